@@ -64,8 +64,8 @@ def apt_get(*words: str) -> bool:
 def main() -> int:
     path = find() or install()
     if path is None:
-        print("Chromium: none could be installed; install Chrome or Chromium, or name one with CHROMIUM=/path/to/it; "
-              "on Linux `sudo .venv/bin/playwright install --with-deps chromium` brings what it needs.", file=sys.stderr)
+        print("Chromium: none could be installed; install Chrome or Chromium, or name one with CHROMIUM=/path/to/it "
+              "(on Linux `sudo .venv/bin/playwright install --with-deps chromium` works too)", file=sys.stderr)
         return 1
     print(f"Chromium: {path}")
     return 0
