@@ -1,0 +1,16 @@
+"""A seed for each purpose. No generator outlives its use, so none is saved: a seed is a hash of what it is for."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+
+
+def seed(base: int, purpose: str, *numbers: int) -> int:
+    """A number from 0 to 2**63 - 1 for `purpose` ("dropout") at `numbers` (stage, epoch, index) of the run seeded `base`.
+
+    Equal arguments give equal seeds on every machine, different ones unrelated seeds (BLAKE2b, 63 bits of it).
+    """
+    words = [purpose.encode(), *(str(operator.index(n)).encode() for n in (base, *numbers))]
+    text = b"".join(len(word).to_bytes(4, "little") + word for word in words)  # lengths keep "a1", 2 apart from "a", 12
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
