@@ -1,0 +1,398 @@
+"""Everything a search can be told, with ranges and one sentence each; and the presets.
+
+`SETTINGS` is the one table behind command-line flags, the app's form, the check of a steering order and this
+validation. Options of a strategy come from `catalogue.json` (written by `make catalogue` from the signatures of the
+methods), so that nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import BadInput, unknown
+from darts_core.space import MAX_NODES, SPACES, SearchSpace, space_named
+
+Scalar = str | int | float | bool
+HERE = "settings"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing that can be set: its type, default, inclusive range or choices, unit, and a sentence for people."""
+
+    name: str
+    type: str  # "int", "float", "str", "bool", "choice"
+    default: Scalar
+    doc: str
+    group: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    unit: str = ""
+    steer: bool = False
+
+    def check(self, value: Any, where: str = HERE) -> Scalar:
+        """`value` as this setting's type.
+
+        Raises:
+            BadInput: wrong type, out of range, or not among the choices.
+        """
+        if self.type == "choice":
+            if str(value) not in self.choices:
+                raise unknown(where, self.name, str(value), self.choices)
+            return str(value)
+        if self.type == "bool":
+            return self._boolean(value, where)
+        if self.type == "str":
+            if not isinstance(value, str) or len(value) > 4096 or "\0" in value:
+                raise BadInput(where, self.name, "must be text of at most 4096 characters", "correct it")
+            return value
+        return self._number(value, where)
+
+    def _boolean(self, value: Any, where: str) -> bool:
+        words = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+        if isinstance(value, bool):
+            return value
+        if str(value).lower() in words:
+            return words[str(value).lower()]
+        raise BadInput(where, self.name, f"{str(value)[:40]!r} is neither true nor false", "write true or false")
+
+    def _number(self, value: Any, where: str) -> int | float:
+        kind = "a whole number" if self.type == "int" else "a number"
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if isinstance(value, bool) or not math.isfinite(number) or (self.type == "int" and number != int(number)):
+            raise BadInput(where, self.name, f"{str(value)[:40]!r} is not {kind}", f"give {kind} {self.span}".rstrip())
+        if (self.low is not None and number < self.low) or (self.high is not None and number > self.high):
+            raise BadInput(where, self.name, f"{value} is out of range", f"give {kind} {self.span}")
+        return int(number) if self.type == "int" else number
+
+    @property
+    def span(self) -> str:
+        """The range in words."""
+        if self.low is not None and self.high is not None:
+            return f"from {self.low:g} to {self.high:g}"
+        return f"of at least {self.low:g}" if self.low is not None else ""
+
+
+def _setting(
+    default: Scalar,
+    group: str,
+    doc: str,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    unit: str = "",
+    steer: bool = False,
+) -> Any:
+    return field(
+        default=default,
+        metadata={
+            "group": group,
+            "doc": doc,
+            "low": low,
+            "high": high,
+            "choices": choices,
+            "unit": unit,
+            "steer": steer,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """A search, whole: equal configurations give equal events on equal machines.
+
+    The defaults are the paper's CIFAR-10 setting (DARTS, section 3.1 and appendix A.1, where the released code differs:
+    the code), on the embedded digits.
+    """
+
+    dataset: str = _setting("digits", "data", "Which images to search on.")
+    path: str = _setting("", "data", "Folder or file of the data set; empty: the usual place.")
+    subset: int = _setting(0, "data", "Use only this many training images; 0: all.", 0, 10_000_000, unit="images")
+    resize: int = _setting(0, "data", "Resize images to this side; 0: as they are.", 0, 512, unit="pixels")
+    label_noise: float = _setting(
+        0.0, "data", "Share of search labels replaced at random (test labels stay clean).", 0, 1
+    )
+    augment: bool = _setting(True, "data", "Shift, and flip where flipping keeps the meaning, each training image.")
+    cutout: int = _setting(
+        0, "data", "Side of a square hole cut into each training image; 0: none.", 0, 256, unit="pixels"
+    )
+    train_portion: float = _setting(
+        0.5, "data", "Share of training images for the weights; the others are for the alphas.", 0.01, 0.99
+    )
+    shuffle_split: bool = _setting(
+        False, "data", "Shuffle by the seed before splitting; false: file order, as the original."
+    )
+
+    space: str = _setting("darts", "space", "The search space.", choices=tuple(SPACES))
+    nodes: int = _setting(0, "space", "Nodes per cell; 0: the space's usual number.", 0, MAX_NODES)
+    cells: int = _setting(8, "space", "Cells stacked in the supernet.", 1, 40)
+    reductions: str = _setting(
+        "thirds",
+        "space",
+        "Where cells halve the image: after each third, in the middle, nowhere.",
+        choices=("thirds", "middle", "none"),
+    )
+    channels: int = _setting(16, "space", "Channels of the first cells (doubled by each reduction).", 2, 256)
+    stem_multiplier: int = _setting(3, "space", "Channels of the stem, as a multiple of channels.", 1, 8)
+    stem_stride: int = _setting(1, "space", "Stride of the stem: 2 halves the image at once.", 1, 2)
+
+    strategy: str = _setting("darts", "method", "The search method.")
+    seed: int = _setting(2, "run", "Decides every random number of the search.", 0, 2**31 - 1)
+    epochs: int = _setting(50, "run", "Passes over the weight split.", 1, 10_000, unit="epochs")
+
+    batch: int = _setting(64, "weights", "Images per weight step.", 1, 8192, unit="images")
+    w_lr: float = _setting(
+        0.025, "weights", "Learning rate of the weights at the start (cosine to the end).", 0, 10, steer=True
+    )
+    w_lr_min: float = _setting(
+        0.001, "weights", "Learning rate of the weights that the cosine would reach.", 0, 10, steer=True
+    )
+    momentum: float = _setting(0.9, "weights", "Momentum of the weights' SGD.", 0, 0.999, steer=True)
+    w_decay: float = _setting(3e-4, "weights", "Weight decay of the weights.", 0, 1, steer=True)
+    clip: float = _setting(5.0, "weights", "Largest L2 norm of the weights' gradient.", 1e-6, 1e6, steer=True)
+
+    arch_batch: int = _setting(
+        0, "alphas", "Images per architecture step; 0: as many as per weight step.", 0, 8192, unit="images"
+    )
+    a_lr: float = _setting(3e-4, "alphas", "Learning rate of the alphas (Adam).", 0, 10, steer=True)
+    a_beta1: float = _setting(0.5, "alphas", "Adam's first beta for the alphas.", 0, 0.9999)
+    a_beta2: float = _setting(
+        0.999, "alphas", "Adam's second beta for the alphas; short searches need less (0.95).", 0, 0.99999
+    )
+    a_decay: float = _setting(1e-3, "alphas", "Weight decay of the alphas (added to their gradient).", 0, 1, steer=True)
+
+    hessian_every: int = _setting(
+        0, "probes", "Epochs between dominant eigenvalues of the validation Hessian; 0: never.", 0, 1000, unit="epochs"
+    )
+    hessian_batch: int = _setting(
+        0, "probes", "Images of that Hessian's batch; 0: the architecture batch.", 0, 8192, unit="images"
+    )
+    retrain_epochs: int = _setting(
+        0, "probes", "Epochs to train the derived cell from scratch afterwards; 0: skip it.", 0, 1000, unit="epochs"
+    )
+    random_cells: int = _setting(
+        0, "probes", "Random cells trained the same way, as the measure to compare with.", 0, 100, unit="cells"
+    )
+
+    device: str = _setting(
+        "auto", "run", "Where to compute; auto: a GPU if there is one.", choices=("auto", "cpu", "cuda", "mps")
+    )
+    threads: int = _setting(0, "run", "CPU threads; 0: one less than there are cores.", 0, 1024)
+    keep_checkpoints: bool = _setting(
+        True, "run", "Keep a checkpoint of every epoch, to branch from (false: the last two)."
+    )
+    options: Mapping[str, Scalar] = field(default_factory=dict)  # the strategy's own, all of them
+
+    def __post_init__(self) -> None:
+        for name, setting in SETTINGS.items():
+            object.__setattr__(self, name, setting.check(getattr(self, name)))
+        if self.strategy not in catalogue()["strategies"]:
+            raise unknown(HERE, "strategy", self.strategy, catalogue()["strategies"])
+        if self.dataset not in catalogue()["datasets"]:
+            raise unknown(HERE, "data set", self.dataset, catalogue()["datasets"])
+        known = options_of(self.strategy)
+        for name in self.options:
+            if name not in known:
+                raise unknown(HERE, f"option of {self.strategy}", name, known)
+        options = {name: s.check(self.options.get(name, s.default)) for name, s in known.items()}
+        object.__setattr__(self, "options", options)
+        if self.w_lr_min > self.w_lr:
+            raise BadInput(
+                HERE,
+                "w_lr_min",
+                f"{self.w_lr_min:g} is above w_lr {self.w_lr:g}",
+                "the rate falls along a cosine: give a smaller one",
+            )
+        if self.channels % 2:
+            raise BadInput(
+                HERE,
+                "channels",
+                f"{self.channels} is odd",
+                "a factorised reduction halves the channels: give an even number",
+            )
+        if self.reductions == "thirds" and self.cells < 3:
+            raise BadInput(
+                HERE, "cells", f"{self.cells} cells have no thirds", "give at least 3 cells, or reductions=none"
+            )
+        if self.random_cells and not self.retrain_epochs:
+            raise BadInput(
+                HERE, "random_cells", "needs retrain_epochs above 0", "set retrain_epochs, or random_cells=0"
+            )
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any], where: str = HERE) -> SearchConfig:
+        """A configuration from flat names; the strategy's options stand beside the settings.
+
+        Raises:
+            BadInput: a name is unknown or a value does not fit.
+        """
+        if not isinstance(data, Mapping):
+            raise BadInput(
+                where, "configuration", "is not an object of names and values", 'for example {"dataset": "digits"}'
+            )
+        strategy = data.get("strategy", "darts")
+        if strategy not in catalogue()["strategies"]:
+            raise unknown(where, "strategy", str(strategy), catalogue()["strategies"])
+        options = options_of(strategy)
+        settings, chosen = {}, {}
+        for name, value in data.items():
+            if name in SETTINGS:
+                settings[name] = SETTINGS[name].check(value, where)
+            elif name in options:
+                chosen[name] = options[name].check(value, where)
+            else:
+                raise unknown(where, "setting", str(name), [*SETTINGS, *options])
+        return SearchConfig(**settings, options=chosen)
+
+    def to_dict(self) -> dict[str, Scalar]:
+        """Flat names and values, options included; `from_dict` reads it back."""
+        return {**{name: getattr(self, name) for name in SETTINGS}, **self.options}
+
+    def with_(self, **changes: Any) -> SearchConfig:
+        """A copy with some flat names changed, checked like a new one."""
+        data = self.to_dict()
+        if "strategy" in changes and changes["strategy"] != self.strategy:
+            data = {name: value for name, value in data.items() if name in SETTINGS}
+        return SearchConfig.from_dict({**data, **changes})
+
+    def search_space(self) -> SearchSpace:
+        return space_named(self.space, self.nodes or None, reduce=self.reductions != "none")
+
+    def reduction_cells(self) -> tuple[int, ...]:
+        """0-based indices of the reduction cells; thirds are L//3 and 2L//3 as in the paper."""
+        places = {"thirds": (self.cells // 3, 2 * self.cells // 3), "middle": (self.cells // 2,), "none": ()}
+        return places[self.reductions]
+
+    @property
+    def architecture_batch(self) -> int:
+        return self.arch_batch or self.batch
+
+
+def _settings_table() -> dict[str, Setting]:
+    types = {"int": "int", "float": "float", "str": "str", "bool": "bool"}
+    table = {}
+    for f in dataclasses.fields(SearchConfig):
+        if f.metadata:
+            kind = "choice" if f.metadata["choices"] else types[str(f.type)]
+            table[f.name] = Setting(f.name, kind, f.default, **f.metadata)  # type: ignore[arg-type]
+    return table
+
+
+SETTINGS: Mapping[str, Setting] = _settings_table()
+
+
+@cache
+def catalogue() -> dict[str, Any]:
+    """Strategies with their options, and data sets: generated, so that no torch is needed to know them."""
+    return json.loads((Path(__file__).parent / "catalogue.json").read_text(encoding="utf-8"))
+
+
+@cache
+def options_of(strategy: str) -> Mapping[str, Setting]:
+    """The options that a strategy adds to the settings, by name.
+
+    Raises:
+        BadInput: the strategy is unknown.
+    """
+    strategies = catalogue()["strategies"]
+    if strategy not in strategies:
+        raise unknown(HERE, "strategy", strategy, strategies)
+    rows = strategies[strategy]["options"]
+    return {row["name"]: Setting(**{**row, "choices": tuple(row["choices"])}) for row in rows}
+
+
+def settings_of(strategy: str) -> Mapping[str, Setting]:
+    """All flat names of a search with this strategy: the settings, then the strategy's options."""
+    return {**SETTINGS, **options_of(strategy)}
+
+
+def steerable(strategy: str) -> Mapping[str, Setting]:
+    """What may change while the search runs; anything else needs a branch."""
+    return {name: s for name, s in settings_of(strategy).items() if s.steer}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A search ready to run: `seconds` is the whole time on two laptop cores (None: needs a GPU)."""
+
+    name: str
+    title: str
+    seconds: int | None
+    doc: str
+    values: Mapping[str, Scalar]
+
+    def config(self, **changes: Any) -> SearchConfig:
+        return SearchConfig.from_dict({**self.values, **changes})
+
+
+# Short searches need a larger alpha rate and a shorter memory in Adam than the paper's 50 epochs (with beta2 = 0.999 the
+# first large gradients stay in the denominator for about a thousand steps and the alphas freeze).
+_SHORT = {"a_lr": 0.1, "a_beta2": 0.95, "w_lr": 0.05, "augment": False, "shuffle_split": True, "train_portion": 1 / 3}
+_S2 = {
+    **_SHORT, "dataset": "digits", "space": "s2", "nodes": 3, "cells": 4, "reductions": "none", "channels": 8,
+    "stem_multiplier": 1, "stem_stride": 2, "batch": 50, "arch_batch": 150, "epochs": 40, "seed": 0,
+    "hessian_every": 5, "hessian_batch": 100,
+}  # fmt: skip
+
+PRESETS: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "tiny", "Tiny", 20, "Three operations and two nodes on handwritten digits: the whole story at a glance.",
+            {
+                **_SHORT, "dataset": "digits", "space": "tiny", "cells": 3, "reductions": "middle", "channels": 8,
+                "stem_multiplier": 1, "stem_stride": 2, "batch": 50, "arch_batch": 100, "epochs": 15, "seed": 0,
+                "retrain_epochs": 4, "random_cells": 1,
+            },
+        ),
+        Preset(
+            "laptop", "Laptop", 60, "All eight DARTS operations on handwritten digits, then the derived cell against random ones.",
+            {
+                **_SHORT, "dataset": "digits", "space": "darts", "nodes": 3, "cells": 3, "reductions": "middle", "channels": 8,
+                "stem_multiplier": 1, "stem_stride": 2, "batch": 50, "arch_batch": 100, "epochs": 20, "seed": 0,
+                "hessian_every": 0, "retrain_epochs": 6, "random_cells": 3,
+            },
+        ),
+        Preset(
+            "collapse", "See it collapse", 60, "Labels with 40 % noise: the supernet memorises them and the alphas run to skip connections.",
+            {**_S2, "label_noise": 0.4},
+        ),
+        Preset(
+            "clean", "The clean control", 60, "The collapse search without label noise: the cause removed, no collapse.",
+            {**_S2, "label_noise": 0.0},
+        ),
+        Preset(
+            "cifar", "CIFAR-10, small", 1800, "The DARTS space on 16x16 CIFAR-10: hours on a laptop, minutes on a GPU.",
+            {
+                "dataset": "cifar10", "resize": 16, "subset": 10_000, "cells": 5, "channels": 8, "epochs": 15, "batch": 64,
+                "a_lr": 3e-3, "a_beta2": 0.99, "hessian_every": 5, "hessian_batch": 64,
+            },
+        ),
+        Preset(
+            "paper", "The paper's CIFAR-10 search", None, "50 epochs, 8 cells, 16 channels: about a GPU day in 2018.",
+            {"dataset": "cifar10"},
+        ),
+    )
+}  # fmt: skip
+
+
+def preset_named(name: str) -> Preset:
+    """The preset called `name`.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if name not in PRESETS:
+        raise unknown(HERE, "preset", name, PRESETS)
+    return PRESETS[name]

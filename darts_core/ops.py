@@ -1,0 +1,142 @@
+"""The candidate operations of the convolutional spaces, as small modules of (N, C, H, W) tensors.
+
+Source: DARTS (Liu et al. 2019, section 3.1.1) and the authors' code, constants and order of layers included. All
+convolutions are without bias. `search=True` builds the form of the supernet: batch norm without learned scale, always
+with batch statistics (paper, section 3.1.1), and a batch norm behind each pool; otherwise the form of the derived network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darts_core.errors import unknown
+
+
+class BatchStatistics(nn.BatchNorm2d):
+    """Batch norm without learned scale or running statistics: the supernet's, in training and evaluation alike.
+
+    The original tracks running statistics in the search too, but no gradient and no derived cell ever depends on them;
+    without them an evaluation of the supernet leaves no trace.
+    """
+
+    def __init__(self, channels: int, affine: bool = False) -> None:
+        super().__init__(channels, affine=affine, track_running_stats=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.numel() == input.shape[1]:  # one value per channel: it equals its mean, so the normalised value is 0
+            return self.bias.view(1, -1, 1, 1) + input * 0 if self.affine else input * 0
+        return super().forward(input)
+
+
+def norm(channels: int, search: bool, affine: bool | None = None) -> nn.Module:
+    """Batch norm in the supernet's form (`search`) or in the derived network's."""
+    return BatchStatistics(channels, bool(affine)) if search else nn.BatchNorm2d(channels)
+
+
+class Zero(nn.Module):
+    """`none`: zeros of the output's shape (paper: a lack of connection)."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.stride, :: self.stride] * 0
+
+
+class ReLUConvNorm(nn.Sequential):
+    """ReLU, convolution, batch norm."""
+
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, padding: int = 0, search: bool = False
+    ) -> None:
+        super().__init__(nn.ReLU(), nn.Conv2d(c_in, c_out, kernel, stride, padding, bias=False), norm(c_out, search))
+
+
+class SeparableConv(nn.Sequential):
+    """ReLU, depthwise, pointwise, batch norm, applied twice; the second time with stride 1 (paper: "always applied twice")."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, search: bool) -> None:
+        once = [_depthwise_separable(channels, kernel, s, 1, search) for s in (stride, 1)]
+        super().__init__(*[layer for layers in once for layer in layers])
+
+
+class DilatedConv(nn.Sequential):
+    """ReLU, depthwise with dilation 2, pointwise, batch norm: once."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, search: bool) -> None:
+        super().__init__(*_depthwise_separable(channels, kernel, stride, 2, search))
+
+
+def _depthwise_separable(channels: int, kernel: int, stride: int, dilation: int, search: bool) -> list[nn.Module]:
+    padding = dilation * (kernel - 1) // 2  # keeps the size at stride 1
+    return [
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        norm(channels, search),
+    ]
+
+
+class FactorizedReduce(nn.Module):
+    """Halve the image: two 1x1 convolutions of stride 2, the second on the image shifted by one pixel; then batch norm.
+
+    At an odd size the authors' two halves differ by a pixel and cannot be joined; here the shifted image is first padded
+    with one row and column of zeros, so every size works and even sizes are unchanged.
+    """
+
+    def __init__(self, c_in: int, c_out: int, search: bool = False) -> None:
+        super().__init__()
+        self.conv_1 = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
+        self.conv_2 = nn.Conv2d(c_in, c_out - c_out // 2, 1, stride=2, bias=False)
+        self.bn = norm(c_out, search)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(x)
+        height, width = x.shape[2:]
+        shifted = F.pad(x, (0, width % 2, 0, height % 2))[:, :, 1:, 1:]
+        return self.bn(torch.cat([self.conv_1(x), self.conv_2(shifted)], dim=1))
+
+
+class Identity(nn.Identity):
+    """The skip connection at stride 1; a type of its own, because drop path leaves identities alone."""
+
+
+def _pool(pool: nn.Module, channels: int, search: bool) -> nn.Module:
+    return nn.Sequential(pool, norm(channels, True)) if search else pool
+
+
+Build = Callable[[int, int, bool], nn.Module]  # (channels, stride, search) -> module
+
+OPS: dict[str, Build] = {
+    "none": lambda c, s, search: Zero(s),
+    "max_pool_3x3": lambda c, s, search: _pool(nn.MaxPool2d(3, s, 1), c, search),
+    "avg_pool_3x3": lambda c, s, search: _pool(nn.AvgPool2d(3, s, 1, count_include_pad=False), c, search),
+    "skip_connect": lambda c, s, search: Identity() if s == 1 else FactorizedReduce(c, c, search),
+    "sep_conv_3x3": lambda c, s, search: SeparableConv(c, 3, s, search),
+    "sep_conv_5x5": lambda c, s, search: SeparableConv(c, 5, s, search),
+    "dil_conv_3x3": lambda c, s, search: DilatedConv(c, 3, s, search),
+    "dil_conv_5x5": lambda c, s, search: DilatedConv(c, 5, s, search),
+}
+
+
+def build(op: str, channels: int, stride: int, search: bool) -> nn.Module:
+    """The module of operation `op` with `channels` in and out.
+
+    Raises:
+        BadInput: the operation is unknown.
+    """
+    if op not in OPS:
+        raise unknown("", "operation", op, OPS)
+    return OPS[op](channels, stride, search)
+
+
+def drop_path(x: Tensor, rate: Tensor | float) -> Tensor:
+    """Zero whole samples of (N, C, H, W) with probability `rate` and scale the others by 1 / (1 - rate)."""
+    keep = 1 - rate
+    mask = (torch.rand(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device) < keep).to(x.dtype)
+    return x / keep * mask

@@ -1,0 +1,71 @@
+"""Second-order gradients of the alphas: through one virtual step of the weights.
+
+    grad_alpha L_val(w', alpha) - xi * d/d_alpha <grad_w L_train(w, alpha), v>,     v = grad_w' L_val(w', alpha)
+
+DARTS (Liu et al. 2019), equations 6 to 8. `unrolled` differentiates the inner product, which is exact;
+`unrolled_fd` is the paper's finite difference. The virtual step w' = w - xi * (momentum + grad + decay * w) follows the
+authors' code; only its gradient depends on alpha, so both share the formula above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from darts_core.mix import Alphas
+from darts_core.search.method import Hyper, Loss, Objective, Weights
+
+RADIUS = 0.01  # of the finite difference, over the norm of v: the authors' constant
+
+
+def unrolled(objective: Objective) -> Hyper:
+    """Exact: the second term of equation 7 by differentiating <grad_w L_train(w, alpha), v> once more."""
+    alphas = objective.alphas.leaves()
+    weights = {name: w.detach().requires_grad_() for name, w in objective.weights.items()}
+    train = objective.train(weights, alphas)
+    grads = torch.autograd.grad(train.value, list(weights.values()), create_graph=True, materialize_grads=True)
+    direct, v, loss = _validation(objective, objective.ahead(objective.weights, [g.detach() for g in grads]))
+    product = torch.stack([(g * vector).sum() for g, vector in zip(grads, v, strict=True)]).sum()
+    implicit = torch.autograd.grad(product, alphas.tensors(), materialize_grads=True)
+    return Hyper([d - objective.rate * h for d, h in zip(direct, implicit, strict=True)], loss)
+
+
+def unrolled_fd(objective: Objective) -> Hyper:
+    """As published: equation 8, the central difference with radius 0.01 / |v|.
+
+    Kinks of ReLU and max pooling make it coarse; it is offered because it is what the paper ran.
+    """
+    weights = {name: w.detach().requires_grad_() for name, w in objective.weights.items()}
+    train = objective.train(weights, objective.alphas)
+    grads = torch.autograd.grad(train.value, list(weights.values()), materialize_grads=True)
+    direct, v, loss = _validation(objective, objective.ahead(objective.weights, grads))
+    radius = RADIUS / norm(v)
+    plus, minus = (_alpha_gradient(objective, v, sign * radius) for sign in (1, -1))
+    implicit = [(p - n) / (2 * radius) for p, n in zip(plus, minus, strict=True)]
+    return Hyper([d - objective.rate * h for d, h in zip(direct, implicit, strict=True)], loss)
+
+
+def norm(tensors: Sequence[Tensor]) -> Tensor:
+    """2-norm over all entries of all tensors, 0-d."""
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
+
+
+def _validation(objective: Objective, virtual: Weights) -> tuple[list[Tensor], list[Tensor], Loss]:
+    """At the virtual weights: the gradients of L_val for the alphas and for the weights, and the loss."""
+    alphas = objective.alphas.leaves()
+    weights = {name: w.detach().requires_grad_() for name, w in virtual.items()}
+    loss = objective.val(weights, alphas)
+    wanted = [*alphas.tensors(), *weights.values()]
+    grads = list(torch.autograd.grad(loss.value, wanted, materialize_grads=True))
+    split = len(alphas.tensors())
+    return grads[:split], grads[split:], loss
+
+
+def _alpha_gradient(objective: Objective, v: Sequence[Tensor], distance: Tensor) -> list[Tensor]:
+    """grad_alpha L_train at w + distance * v."""
+    alphas: Alphas = objective.alphas.leaves()
+    moved = {name: w.detach() + distance * d for (name, w), d in zip(objective.weights.items(), v, strict=True)}
+    loss = objective.train(moved, alphas)
+    return list(torch.autograd.grad(loss.value, alphas.tensors(), materialize_grads=True))

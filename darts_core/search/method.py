@@ -1,0 +1,148 @@
+"""A method is a value: a frozen record of small functions, each with DARTS as its default.
+
+`Method()` is first-order DARTS (Liu et al. 2019). A variant replaces the functions in which it differs; the one loop in
+`bilevel.py` runs them all and knows no method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from darts_core import derive as derivation
+from darts_core.genotype import Genotype
+from darts_core.mix import Alphas, Mix, as_arrays
+from darts_core.space import SearchSpace
+
+Weights = Mapping[str, Tensor]
+
+
+class Loss(NamedTuple):
+    """A mean loss over a batch, what to carry to the next batch (None for images), and numbers about it."""
+
+    value: Tensor  # 0-d
+    carry: Any
+    metrics: Mapping[str, Tensor]  # 0-d each
+
+
+class Moment(NamedTuple):
+    """When a function is asked: phase "arch", "weights" or "read"; progress runs from 0 to 1 over the search."""
+
+    phase: str
+    epoch: int
+    progress: float
+    generator: torch.Generator | None = None
+
+
+class Objective(NamedTuple):
+    """Both losses of one step as pure functions: batches, carry and random numbers are fixed.
+
+    `rate` is the learning rate of the weights in this step (the virtual step's length, xi in the paper).
+    """
+
+    train: Callable[[Weights, Alphas], Loss]
+    val: Callable[[Weights, Alphas], Loss]  # with the method's penalty
+    ahead: Callable[
+        [Weights, Sequence[Tensor]], Weights
+    ]  # the virtual SGD step: momentum and weight decay in, no clipping
+    weights: Weights
+    alphas: Alphas
+    rate: float
+
+
+class Hyper(NamedTuple):
+    """One gradient per alpha tensor (order of `Alphas.tensors`), and the validation loss that they lower."""
+
+    grads: list[Tensor]
+    loss: Loss
+
+
+class Trained(NamedTuple):
+    """What derivation may look at."""
+
+    space: SearchSpace
+    alphas: Alphas
+    mix: Mix  # in phase "read"
+
+
+class Verdict(NamedTuple):
+    """A reason to stop, and the epoch whose cell to return."""
+
+    epoch: int
+    reason: str
+
+
+History = Sequence[Mapping[str, Any]]  # one entry per finished epoch: {"epoch", "metrics", "probes", "mix"}
+Init = Callable[[SearchSpace, torch.Generator], Alphas]
+Relax = Callable[[Alphas, Moment], Mix]
+Hypergrad = Callable[[Objective], Hyper]
+Penalty = Callable[[Alphas, Mix, Moment], Tensor]
+Settle = Callable[[Alphas, Alphas, Mix], Alphas]
+When = Callable[[Moment], bool]
+Derive = Callable[[Trained], Genotype]
+Stop = Callable[[History], Verdict | None]
+
+
+def near_zero(space: SearchSpace, generator: torch.Generator) -> Alphas:
+    """1e-3 times standard normal noise, as the authors' code (the paper: zero). float32."""
+    ops = {k: 1e-3 * torch.randn(cell.shape, generator=generator) for k, cell in space.cells.items()}
+    return Alphas(ops, {k: torch.from_numpy(cell.legal_array()) for k, cell in space.cells.items()})
+
+
+def softmax_rows(alphas: Alphas, temperature: float = 1.0) -> dict[str, Tensor]:
+    """kind -> (edges, ops): softmax over the legal operations of each edge; illegal ones are exactly 0."""
+    masked = {k: a.masked_fill(~alphas.legal[k], -torch.inf) for k, a in alphas.ops.items()}
+    return {k: torch.softmax(a / temperature, dim=-1) for k, a in masked.items()}
+
+
+def softmax(alphas: Alphas, moment: Moment) -> Mix:
+    """The continuous relaxation: softmax over the operations of each edge (paper, equation 2)."""
+    return Mix(softmax_rows(alphas))
+
+
+def first_order(objective: Objective) -> Hyper:
+    """The gradient of L_val(w, alpha) at the present weights: xi = 0 in equation 7."""
+    alphas = objective.alphas.leaves()
+    loss = objective.val(objective.weights, alphas)
+    grads = torch.autograd.grad(loss.value, alphas.tensors(), materialize_grads=True)
+    return Hyper(list(grads), loss)
+
+
+def strongest(trained: Trained) -> Genotype:
+    """The paper's rule (section 2.4) on the mix as read."""
+    return derivation.derive(trained.space, as_arrays(trained.mix.ops))
+
+
+def _no_penalty(alphas: Alphas, mix: Mix, moment: Moment) -> Tensor:
+    return alphas.tensors()[0].new_zeros(())
+
+
+def _unchanged(before: Alphas, after: Alphas, mix: Mix) -> Alphas:
+    return after
+
+
+def _always(moment: Moment) -> bool:
+    return True
+
+
+def _never(history: History) -> Verdict | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Method:
+    """`Method()` is first-order DARTS."""
+
+    init: Init = near_zero
+    relax: Relax = softmax
+    hypergrad: Hypergrad = first_order
+    penalty: Penalty = _no_penalty  # added to the validation loss
+    settle: Settle = _unchanged  # right after the alpha optimiser moved
+    when: When = _always  # is this an architecture step?
+    derive: Derive = strongest
+    stop: Stop = _never  # asked after each epoch
+    net: Mapping[str, Any] = field(default_factory=dict)  # structural options of the supernet

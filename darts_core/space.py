@@ -1,0 +1,252 @@
+"""Search spaces as data: which states a cell has, which edges join them, and which operations an edge may hold.
+
+Plain data without torch, so that the run folder, the app and the notebooks can hold a space without a network.
+Sources: DARTS (Liu et al. 2019, section 2.1); S2 of RobustDARTS (Zela et al. 2020, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import comb, prod
+from typing import Any
+
+import numpy as np
+
+from darts_core.errors import BadInput, unknown
+
+Edge = tuple[int, int]  # (source state, target state); states 0..inputs-1 come from outside, inputs + i is node i
+
+DARTS_OPS = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+KNOWN_OPS = DARTS_OPS  # the closed list of operation names that files may contain
+MAX_NODES = 12
+MAX_OPS = 32
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """One kind of cell. Column `o` of every alpha row means `ops[o]`, for the whole run.
+
+    `legal` has shape (edges, ops): an operation that an edge may not hold is masked, never removed, so layouts stay.
+    `keep` is the number of edges kept per node when deriving (None: all). `output` lists the states concatenated.
+    """
+
+    inputs: int
+    nodes: int
+    ops: tuple[str, ...]
+    edges: tuple[Edge, ...]
+    legal: tuple[tuple[bool, ...], ...]
+    keep: int | None = 2
+    output: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(edges, ops), the shape of this cell's alphas."""
+        return len(self.edges), len(self.ops)
+
+    @property
+    def states(self) -> int:
+        return self.inputs + self.nodes
+
+    def edges_into(self, node: int) -> list[int]:
+        """Indices of the edges that end in intermediate node `node` (0-based), in order of their source."""
+        return [e for e, (_, target) in enumerate(self.edges) if target == self.inputs + node]
+
+    def state_label(self, state: int) -> str:
+        """What people call a state: the two inputs by the cell they come from, nodes by their number."""
+        if state >= self.inputs:
+            return f"node {state - self.inputs}"
+        return (
+            {2: ("c_{k-2}", "c_{k-1}"), 1: ("input",)}.get(self.inputs, ())[state]
+            if self.inputs <= 2
+            else f"in {state}"
+        )
+
+    def legal_array(self) -> np.ndarray:
+        """(edges, ops) bool."""
+        return np.array(self.legal, dtype=bool).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A name and its kinds of cell: {"normal": ..., "reduce": ...} for the convolutional space."""
+
+    name: str
+    cells: Mapping[str, CellSpec]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "cells": {kind: _cell_to_json(cell) for kind, cell in self.cells.items()}}
+
+    @staticmethod
+    def from_json(data: Any, where: str = "space") -> SearchSpace:
+        """Read a space written by `to_json`.
+
+        Raises:
+            BadInput: a field is missing, of the wrong type, or describes no cell that can be built.
+        """
+        if not isinstance(data, Mapping) or set(data) != {"name", "cells"} or not isinstance(data["name"], str):
+            raise BadInput(where, "space", "is not an object with name and cells", "write it with SearchSpace.to_json")
+        if not isinstance(data["cells"], Mapping) or not 1 <= len(data["cells"]) <= 8:
+            raise BadInput(where, "cells", "must name one to eight kinds of cell", 'for example {"normal": {...}}')
+        return SearchSpace(data["name"], {str(k): _cell_from_json(c, where, str(k)) for k, c in data["cells"].items()})
+
+
+def dag(inputs: int, nodes: int) -> tuple[Edge, ...]:
+    """Every edge from an earlier state into each node, by target, then by source."""
+    return tuple((source, inputs + node) for node in range(nodes) for source in range(inputs + node))
+
+
+def conv_cell(nodes: int, ops: Sequence[str], keep: int | None = 2) -> CellSpec:
+    """The two-input convolutional cell: every node sees all earlier states; all nodes are concatenated."""
+    edges = dag(2, nodes)
+    every = tuple((True,) * len(ops) for _ in edges)
+    return CellSpec(2, nodes, tuple(ops), edges, every, keep, tuple(range(2, 2 + nodes)))
+
+
+@dataclass(frozen=True)
+class SpaceEntry:
+    """A named space as people choose it: its operations, usual number of nodes and one sentence."""
+
+    ops: tuple[str, ...]
+    nodes: int
+    doc: str
+
+
+SPACES: Mapping[str, SpaceEntry] = {
+    "darts": SpaceEntry(
+        DARTS_OPS, 4, "The DARTS space: 8 operations on every edge, 4 nodes, normal and reduction cell."
+    ),
+    "s2": SpaceEntry(
+        ("skip_connect", "sep_conv_3x3"), 4, "S2 of RobustDARTS: skip or 3x3 separable convolution on every edge."
+    ),
+    "tiny": SpaceEntry(
+        ("max_pool_3x3", "skip_connect", "sep_conv_3x3"),
+        2,
+        "A teaching space: 3 operations, 2 nodes, read at a glance.",
+    ),
+}
+
+
+def space_named(name: str, nodes: int | None = None, reduce: bool = True) -> SearchSpace:
+    """The space called `name`, with `nodes` nodes per cell (None: its usual number).
+
+    `reduce=False` leaves the reduction cell out, for stacks that have none: alphas that no loss reaches would only
+    drift with the weight decay.
+
+    Raises:
+        BadInput: the name is unknown or the number of nodes is out of range.
+    """
+    if name not in SPACES:
+        raise unknown("", "space", name, SPACES)
+    entry = SPACES[name]
+    count = entry.nodes if not nodes else nodes
+    if not 1 <= count <= MAX_NODES:
+        raise BadInput("", "nodes", f"{count} nodes per cell is out of range", f"choose 1 to {MAX_NODES}")
+    kinds = ("normal", "reduce") if reduce else ("normal",)
+    return SearchSpace(name, {kind: conv_cell(count, entry.ops) for kind in kinds})
+
+
+def count_genotypes(cell: CellSpec) -> int:
+    """How many distinct derived cells a spec holds: per node, choices of `keep` edges times operations on them.
+
+    `none` is never derived (paper, section 2.4). For the DARTS cell: prod over nodes of C(i+2, 2) * 7^2.
+    """
+    derivable = [sum(ok for ok, op in zip(row, cell.ops, strict=True) if op != "none") for row in cell.legal]
+    total = 1
+    for node in range(cell.nodes):
+        into = cell.edges_into(node)
+        keep = min(cell.keep or len(into), len(into))
+        if len({derivable[e] for e in into}) == 1:
+            total *= comb(len(into), keep) * derivable[into[0]] ** keep
+        else:
+            total *= _choices([derivable[e] for e in into], keep)
+    return total
+
+
+def _choices(options: Sequence[int], keep: int) -> int:
+    """Sum over all `keep`-subsets of the product of their options (an elementary symmetric polynomial)."""
+    from itertools import combinations
+
+    return sum(prod(subset) for subset in combinations(options, keep))
+
+
+def _cell_to_json(cell: CellSpec) -> dict[str, Any]:
+    return {
+        "inputs": cell.inputs,
+        "nodes": cell.nodes,
+        "ops": list(cell.ops),
+        "edges": [list(edge) for edge in cell.edges],
+        "legal": [list(row) for row in cell.legal],
+        "keep": cell.keep,
+        "output": list(cell.output),
+    }
+
+
+def _cell_from_json(data: Any, where: str, kind: str) -> CellSpec:
+    field: Callable[[str], str] = lambda name: f"cells.{kind}.{name}"  # noqa: E731
+    expected = {"inputs", "nodes", "ops", "edges", "legal", "keep", "output"}
+    if not isinstance(data, Mapping) or set(data) != expected:
+        raise BadInput(
+            where,
+            f"cells.{kind}",
+            f"must have exactly the fields {', '.join(sorted(expected))}",
+            "compare with a new run",
+        )
+    inputs, nodes = (_whole(data[name], where, field(name), 1, MAX_NODES) for name in ("inputs", "nodes"))
+    ops = data["ops"]
+    if not isinstance(ops, list) or not 1 <= len(ops) <= MAX_OPS or len(set(map(str, ops))) != len(ops):
+        raise BadInput(where, field("ops"), "must be a list of distinct operation names", "compare with a new run")
+    for op in ops:
+        if op not in KNOWN_OPS:
+            raise unknown(where, "operation", str(op), KNOWN_OPS)
+    states = inputs + nodes
+    edges = _pairs(data["edges"], where, field("edges"))
+    if not edges or any(not (0 <= s < t and inputs <= t < states) for s, t in edges) or len(set(edges)) != len(edges):
+        raise BadInput(
+            where, field("edges"), "must join an earlier state to a later node, each once", "compare with a new run"
+        )
+    legal = data["legal"]
+    if (
+        not isinstance(legal, list)
+        or len(legal) != len(edges)
+        or any(
+            not isinstance(row, list) or len(row) != len(ops) or any(not isinstance(x, bool) for x in row)
+            for row in legal
+        )
+    ):
+        raise BadInput(
+            where, field("legal"), f"must be {len(edges)} rows of {len(ops)} true or false", "compare with a new run"
+        )
+    keep = data["keep"] if data["keep"] is None else _whole(data["keep"], where, field("keep"), 1, MAX_NODES)
+    if not isinstance(data["output"], list):
+        raise BadInput(where, field("output"), "must be a list of states", "compare with a new run")
+    output = tuple(_whole(state, where, field("output"), 0, states - 1) for state in data["output"])
+    return CellSpec(inputs, nodes, tuple(ops), edges, tuple(tuple(row) for row in legal), keep, output)
+
+
+def _whole(value: Any, where: str, field: str, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise BadInput(where, field, f"must be a whole number from {low} to {high}", "correct it")
+    return value
+
+
+def _pairs(value: Any, where: str, field: str) -> tuple[Edge, ...]:
+    if (
+        not isinstance(value, list)
+        or len(value) > 512
+        or any(
+            not isinstance(p, list) or len(p) != 2 or any(isinstance(x, bool) or not isinstance(x, int) for x in p)
+            for p in value
+        )
+    ):
+        raise BadInput(where, field, "must be a list of pairs of state numbers", "compare with a new run")
+    return tuple((p[0], p[1]) for p in value)

@@ -1,0 +1,158 @@
+"""What is learned: data, networks and the loss, behind one small interface. Image and language searches differ here only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from darts_core.config import SearchConfig
+from darts_core.data import Images, Plan
+from darts_core.genotype import Genotype
+from darts_core.mix import Mix
+from darts_core.nets.fixed import Network
+from darts_core.nets.mixed import Supernet
+from darts_core.search.method import Loss, Weights
+from darts_core.space import SearchSpace
+
+Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) normalised, labels (N,)
+
+
+class Task(Protocol):
+    """What a search needs to know of its subject."""
+
+    space: SearchSpace
+    device: torch.device
+    dtype: torch.dtype
+
+    def supernet(self, space: SearchSpace, **net: Any) -> nn.Module:
+        """`net(x, mix, carry) -> (output, carry)`, weights drawn from torch's global generator."""
+        ...
+
+    def network(self, genotype: Genotype) -> nn.Module: ...
+
+    def steps(self, split: str) -> int:
+        """Batches per epoch of "weights" or "arch"."""
+        ...
+
+    def batch(self, split: str, epoch: int, index: int) -> Batch:
+        """A pure function of the seed and its arguments."""
+        ...
+
+    def carry(self, split: str) -> Any:
+        """The hidden state before the first batch; None for images."""
+        ...
+
+    def loss(self, net: nn.Module, weights: Weights | None, mix: Mix, batch: Batch, carry: Any, phase: str) -> Loss:
+        """Mean loss of a batch; `weights` None means the module's own."""
+        ...
+
+    def measure(self, net: nn.Module, mix: Mix, split: str, at_most: int) -> dict[str, float]:
+        """Loss and accuracy over a split without augmentation, on at most so many examples."""
+        ...
+
+
+class ImageTask:
+    """Classify images: cross-entropy, accuracy, no carry."""
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        images: Images,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.config, self.images = config, images
+        self.space = config.search_space()
+        self.device, self.dtype = torch.device(device), dtype
+        self.plan = Plan(
+            images,
+            seed=config.seed,
+            train_portion=config.train_portion,
+            batch=config.batch,
+            arch_batch=config.architecture_batch,
+            augment=config.augment,
+            cutout=config.cutout,
+            shuffle_split=config.shuffle_split,
+            device=self.device,
+            dtype=dtype,
+        )
+
+    def _layout(self) -> dict[str, Any]:
+        c = self.config
+        return {
+            "image_channels": self.images.train.shape[1],
+            "classes": len(self.images.classes),
+            "channels": c.channels,
+            "cells": c.cells,
+            "reductions": c.reduction_cells(),
+            "stem_multiplier": c.stem_multiplier,
+            "stem_stride": c.stem_stride,
+        }
+
+    def supernet(self, space: SearchSpace, **net: Any) -> Supernet:
+        return Supernet(space, **self._layout(), **net).to(self.device, self.dtype)
+
+    def network(self, genotype: Genotype) -> Network:
+        return Network(genotype, **self._layout()).to(self.device, self.dtype)
+
+    def steps(self, split: str) -> int:
+        return self.plan.steps(split)
+
+    def batch(self, split: str, epoch: int, index: int) -> Batch:
+        return self.plan.batch(split, epoch, index)
+
+    def carry(self, split: str) -> None:
+        return None
+
+    def loss(self, net: nn.Module, weights: Weights | None, mix: Mix, batch: Batch, carry: Any, phase: str) -> Loss:
+        """Cross-entropy (nats, mean over the batch); metrics: accuracy (0 to 1)."""
+        images, labels = batch
+        output = (
+            net(images, mix, carry) if weights is None else functional_call(net, dict(weights), (images, mix, carry))
+        )
+        logits, carry = output
+        accuracy = (logits.detach().argmax(-1) == labels).float().mean()
+        return Loss(F.cross_entropy(logits, labels), carry, {"accuracy": accuracy})
+
+    @torch.no_grad()
+    def measure(self, net: nn.Module, mix: Mix, split: str, at_most: int) -> dict[str, float]:
+        """{"loss", "accuracy"} of the supernet under `mix`, batch statistics over batches of 250 images."""
+        total, loss, right = 0, 0.0, 0
+        for images, labels in self.eval_batches(split, 250):
+            logits, _ = net(images, mix, None)
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            right += int((logits.argmax(-1) == labels).sum())
+            total += len(labels)
+            if total >= at_most:
+                break
+        return {"loss": loss / total, "accuracy": right / total}
+
+    def eval_batches(self, split: str, size: int) -> Iterator[Batch]:
+        """Batches of a split in order, without augmentation."""
+        return iter(self.plan.eval_batches(split, size))
+
+
+def image_task(config: SearchConfig, device: torch.device, progress: Any = None, clean: bool = False) -> ImageTask:
+    """Load the data of a configuration; `clean=True` leaves the label noise out (for training a derived cell)."""
+    from darts_core import data
+
+    images = data.load(
+        config.dataset,
+        path=config.path or None,
+        subset=config.subset,
+        resize=config.resize,
+        label_noise=0.0 if clean else config.label_noise,
+        seed=config.seed,
+        progress=progress,
+    )
+    return ImageTask(config, images, device)
+
+
+def as_mix(arrays: Mapping[str, Any], device: torch.device, dtype: torch.dtype = torch.float32) -> Mix:
+    """A mix from arrays (edges, ops) per kind."""
+    return Mix({kind: torch.as_tensor(a, dtype=dtype, device=device) for kind, a in arrays.items()})
