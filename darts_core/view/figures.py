@@ -1,0 +1,163 @@
+"""Charts, defined once: Plotly figures whose traces name the column they show.
+
+A template is plain JSON. Each trace says in `meta` which column of `tables.columns` is its y and which its x; `filled`
+puts the numbers in here for notebooks and tests, and `board.js` does the same in the page while a search runs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from darts_core.view.palette import INK, LINE, MUTED, SKIP_COLOUR, colour, rgba
+from darts_core.view.tables import Mark
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+Template = dict[str, Any]  # {"data": [...], "layout": {...}} with layout.meta = {"about": one sentence}
+PERCENT = {"tickformat": ".0%", "range": [0, 1]}
+
+
+def templates(ops: Sequence[str]) -> dict[str, Template]:
+    """Every figure by name, for a space with these operations.
+
+    "edge": the weights of one edge over time. "shares": the part of all edges that each operation has. "loss" and
+    "accuracy": of the batches, train solid and validation dashed. "entropy" and "eigenvalue": probes at ends of epochs.
+    """
+    return {
+        "edge": _figure(
+            "Weights of the edge over time",
+            "How much each operation counts on this edge. They start equal; the search moves them apart.",
+            [_op_line(op, "edge") for op in ops],
+            {"yaxis": {"tickformat": ".0%", "rangemode": "tozero"}},
+        ),
+        "shares": _figure(
+            "Share of each operation",
+            "Averaged over all edges of the cell, stacked to 100 %.",
+            [_op_area(op) for op in ops],
+            {"yaxis": PERCENT},
+        ),
+        "loss": _figure(
+            "Loss",
+            "Cross-entropy of the batches in nats: train solid, validation dashed. Lower is better.",
+            _pair("loss", ".3f"),
+            {"yaxis": {"rangemode": "normal"}},
+        ),
+        "accuracy": _figure(
+            "Accuracy",
+            "Part of the images in the batches named rightly: train solid, validation dashed.",
+            _pair("accuracy", ".1%"),
+            {"yaxis": PERCENT},
+        ),
+        "entropy": _figure(
+            "Entropy of the weights",
+            "In nats, mean over edges. High: undecided. Near zero: each edge has chosen one operation.",
+            [_probe("entropy", "entropy", ".3f")],
+            {"yaxis": {"rangemode": "tozero"}},
+        ),
+        "eigenvalue": _figure(
+            "Dominant eigenvalue",
+            "Of the validation loss's Hessian over alpha: how sharply the loss bends at the alphas found.",
+            [_probe("eigenvalue", "eigenvalue", ".3g")],
+            {"yaxis": {"rangemode": "tozero"}},
+        ),
+    }
+
+
+def filled(template: Template, columns: Mapping[str, np.ndarray], marks: Sequence[Mark] = ()) -> Template:
+    """The template with its numbers, and a dashed line with a label for each mark. Columns that are not there stay empty."""
+    figure = copy.deepcopy(template)
+    for trace in figure["data"]:
+        trace["x"] = np.asarray(columns.get(trace["meta"]["x"], [])).tolist()
+        trace["y"] = [y if np.isfinite(y) else None for y in np.asarray(columns.get(trace["meta"]["column"], [])).tolist()]
+    figure["layout"]["shapes"] = [mark_line(mark) for mark in marks]
+    figure["layout"]["annotations"] = [mark_label(mark) for mark in marks]
+    return figure
+
+
+def fill(template: Template, columns: Mapping[str, np.ndarray], marks: Sequence[Mark] = ()) -> Figure:
+    """`filled` as a Plotly figure, for notebooks."""
+    from plotly.graph_objects import Figure  # half a second, and pages never need it
+
+    return Figure(filled(template, columns, marks))
+
+
+def mark_line(mark: Mark) -> dict[str, Any]:
+    return {
+        "type": "line", "x0": mark.step, "x1": mark.step, "yref": "paper", "y0": 0, "y1": 1,
+        "line": {"color": MUTED, "width": 1.2, "dash": "dash"}, "name": mark.text,
+    }  # fmt: skip
+
+
+def mark_label(mark: Mark) -> dict[str, Any]:
+    return {
+        "x": mark.step, "yref": "paper", "y": 1, "text": mark.text, "textangle": -90, "showarrow": False,
+        "xanchor": "right", "yanchor": "top", "font": {"size": 10, "color": MUTED},
+    }  # fmt: skip
+
+
+def _figure(title: str, about: str, data: list[dict[str, Any]], layout: dict[str, Any]) -> Template:
+    axis = {"gridcolor": LINE, "zerolinecolor": LINE, "linecolor": LINE}
+    return {
+        "data": data,
+        "layout": {
+            "title": {"text": title},
+            "meta": {"about": about},
+            "xaxis": axis | {"title": {"text": "step"}},
+            "yaxis": axis | layout["yaxis"],
+            "hovermode": "closest",
+            "showlegend": False,
+            "font": {"color": INK},
+            "margin": {"l": 48, "r": 12, "t": 40, "b": 38},
+            "paper_bgcolor": "rgba(0, 0, 0, 0)",
+            "plot_bgcolor": "rgba(0, 0, 0, 0)",
+        },
+    }
+
+
+def _op_line(op: str, table: str) -> dict[str, Any]:
+    wide = 3.2 if colour(op) == SKIP_COLOUR else 1.8  # the one that collapse is about
+    return {
+        "type": "scatter", "mode": "lines", "name": op, "uid": f"{table}-{op}",
+        "meta": {"column": f"{table}:{op}", "x": "step", "op": op}, "line": {"color": colour(op), "width": wide},
+        "hovertemplate": f"{op} %{{y:.1%}}<br>step %{{x}}<extra></extra>",
+    }  # fmt: skip
+
+
+def _op_area(op: str) -> dict[str, Any]:
+    area = _op_line(op, "share")
+    return area | {
+        "stackgroup": "ops", "fillcolor": rgba(colour(op), 0.86), "line": {"color": colour(op), "width": 1},
+        "hoveron": "points+fills",
+    }  # fmt: skip
+
+
+def _pair(what: str, number: str) -> list[dict[str, Any]]:
+    """Train solid, validation dashed, both neutral: colours belong to operations. Single batches lie faintly behind."""
+    traces = []
+    for split, word, dash in (("train", "train", "solid"), ("val", "validation", "dash")):
+        name = f"{split}_{what}"
+        base = {"type": "scatter", "mode": "lines", "connectgaps": True, "name": word}
+        traces.append(base | {
+            "uid": f"metric-{name}", "meta": {"column": f"metric:{name}", "x": "step", "ink": True}, "opacity": 0.22,
+            "line": {"color": INK, "width": 1, "dash": dash}, "hoverinfo": "skip",
+        })  # fmt: skip
+        traces.append(base | {
+            "uid": f"smooth-{name}", "meta": {"column": f"smooth:{name}", "x": "step", "ink": True},
+            "line": {"color": INK, "width": 2, "dash": dash},
+            "hovertemplate": f"{word} %{{y:{number}}}<br>step %{{x}}<extra></extra>",
+        })  # fmt: skip
+    return [traces[0], traces[2], traces[1], traces[3]]
+
+
+def _probe(name: str, word: str, number: str) -> dict[str, Any]:
+    return {
+        "type": "scatter", "mode": "lines+markers", "name": word, "uid": f"probe-{name}", "connectgaps": True,
+        "meta": {"column": f"probe:{name}", "x": "probe_step", "ink": True}, "line": {"color": INK, "width": 2},
+        "marker": {"size": 5, "color": INK},
+        "hovertemplate": f"{word} %{{y:{number}}}<br>step %{{x}}<extra></extra>",
+    }  # fmt: skip

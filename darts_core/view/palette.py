@@ -1,0 +1,67 @@
+"""Colours: one table of operations for every ribbon, chart, export and notebook.
+
+Okabe-Ito with two changes, so that no two operations are confused under any of the three colour deficiencies: `none` is
+a dark grey, and the 5x5 separable convolution a light green. Vermilion belongs to skip alone: it is never the colour
+of a loss, a warning, a mark or the theme, so that a page turning orange can only mean collapse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from darts_core.errors import unknown
+
+SKIP_COLOUR = "#D55E00"  # reserved
+
+OP_COLOURS: dict[str, str] = {
+    "none": "#5F6368",
+    "max_pool_3x3": "#56B4E9",
+    "avg_pool_3x3": "#0072B2",
+    "skip_connect": SKIP_COLOUR,
+    "sep_conv_3x3": "#009E73",
+    "sep_conv_5x5": "#6BBF59",
+    "dil_conv_3x3": "#CC79A7",
+    "dil_conv_5x5": "#E69F00",
+}
+
+# What an operation does, in the few words that a label or a tooltip has room for.
+OP_MEANING: dict[str, str] = {
+    "none": "no connection: passes zeros",
+    "max_pool_3x3": "largest value in a 3x3 window",
+    "avg_pool_3x3": "mean of a 3x3 window",
+    "skip_connect": "passes its input on",
+    "sep_conv_3x3": "3x3 separable convolution",
+    "sep_conv_5x5": "5x5 separable convolution",
+    "dil_conv_3x3": "3x3 dilated convolution (sees 5x5)",
+    "dil_conv_5x5": "5x5 dilated convolution (sees 9x9)",
+}
+
+# Neutral inks of pictures that stand alone on a light ground (files, notebooks); pages take theirs from the theme.
+PAPER = "#FFFFFF"
+INK = "#262730"  # text: 14.6 : 1 on paper
+MUTED = "#5B5F6B"  # second text: 6.4 : 1 on paper
+LINE = "#C9CCD3"  # outlines of boxes
+FILL = "#F3F4F7"  # inside of boxes
+FONT = "'Source Sans 3', 'Source Sans Pro', 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
+
+
+def colour(op: str) -> str:
+    """The colour of an operation, as `#RRGGBB`.
+
+    Raises:
+        BadInput: the operation is not in the table.
+    """
+    if op not in OP_COLOURS:
+        raise unknown("palette", "operation", op, OP_COLOURS)
+    return OP_COLOURS[op]
+
+
+def colours(ops: Sequence[str]) -> list[str]:
+    """The colours of a space's operations, in its column order."""
+    return [colour(op) for op in ops]
+
+
+def rgba(hex_colour: str, alpha: float) -> str:
+    """`#RRGGBB` with an opacity from 0 to 1, in the form that Plotly takes."""
+    red, green, blue = (int(hex_colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {alpha:g})"

@@ -1,0 +1,246 @@
+"""Cells as stand-alone SVG: the ribbon drawing of a mix, and the boxes and labelled edges of a derived cell.
+
+The text is complete in itself (no style sheet, no script, no font file), on a light ground, and everything that comes
+from outside is escaped. `ribbon.js` draws the same bands on pages; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+
+from darts_core.errors import BadInput
+from darts_core.genotype import CellGenes, Genotype
+from darts_core.space import CellSpec
+from darts_core.view.layout import BOX, Box, Layout, Line, cell_layout, layered
+from darts_core.view.palette import FILL, FONT, INK, LINE, MUTED, OP_MEANING, PAPER, colour, colours
+
+WIDE = 15.0  # thickness of a ribbon, in drawing units
+SAMPLES = 37  # points along a ribbon
+SEAM = 0.1  # bands overlap by this much, so that no light shines between them
+THIN = 0.12  # bands below this thickness are left out
+FADED = 0.16  # opacity of edges that derivation drops
+
+KIND_TITLE = {"normal": "Normal cell", "reduce": "Reduction cell", "recurrent": "Recurrent cell", "chain": "Chain"}
+
+
+# ---------------------------------------------------------------------------------------------- a mix, drawn as ribbons
+
+
+def mix_svg(cell: CellSpec, mix: np.ndarray, title: str = "", kept: Sequence[bool] | None = None) -> str:
+    """The ribbon drawing of a mix: every edge a ribbon, striped in the fixed order of operations by their weights.
+
+    Args:
+        mix: (edges, ops), not negative; rows that sum to more than one are drawn divided by their sum.
+        kept: per edge, whether derivation keeps it; the others fade. None: all edges are drawn in full.
+
+    Raises:
+        BadInput: the mix does not have the cell's shape, or holds something that cannot be drawn.
+    """
+    mix = np.asarray(mix, dtype=float)
+    if mix.shape != cell.shape:
+        raise BadInput("drawing", "mix", f"has shape {mix.shape}, the cell needs {cell.shape}", "use the mix of this space")
+    if not (np.isfinite(mix).all() and (mix >= 0).all()):
+        raise BadInput("drawing", "mix", "holds a negative or infinite weight", "give weights from 0 upwards")
+    layout = cell_layout(cell)
+    paint = colours(cell.ops)
+    parts = []
+    for edge, (line, row) in enumerate(zip(layout.lines, mix, strict=True)):
+        faded = kept is not None and not kept[edge]
+        paths = "".join(f'<path d="{d}" fill="{paint[op]}"/>' for op, d in bands(line, row))
+        opacity = f' opacity="{FADED}"' if faded else ""
+        parts.append(f"<g{opacity}><title>{escape(edge_sentence(cell, edge, row))}</title>{paths}</g>")
+    boxes = "".join(_box(box) for box in layout.boxes)
+    legend = _legend(cell.ops, layout.width)
+    head = _title(title)
+    body = f'<g transform="translate(0 {head.height})">{"".join(parts)}{boxes}</g>'
+    foot = f'<g transform="translate(0 {head.height + layout.height:g})">{legend.text}</g>'
+    return _document(layout.width, head.height + layout.height + legend.height, title or "Cell", head.text + body + foot)
+
+
+def bands(line: Line, weights: Sequence[float]) -> list[tuple[int, str]]:
+    """(operation, path data) of the stripes of one ribbon; weights are divided by max(1, their sum)."""
+    points, normals = _curve(line)
+    whole = max(1.0, float(np.sum(weights)))
+    drawn, offset = [], -WIDE / 2
+    for op, weight in enumerate(weights):
+        thick = WIDE * float(weight) / whole
+        if thick >= THIN:
+            there = points + normals * offset
+            back = (points + normals * (offset + thick + SEAM))[::-1]
+            drawn.append((op, "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in np.concatenate([there, back])) + "Z"))
+        offset += thick
+    return drawn
+
+
+def _curve(line: Line) -> tuple[np.ndarray, np.ndarray]:
+    """(37, 2) points of a cubic that leaves and arrives level, and (37, 2) unit normals."""
+    t = np.linspace(0.0, 1.0, SAMPLES)[:, None]
+    half = (line.x1 - line.x0) / 2
+    corners = np.array([[line.x0, line.y0], [line.x0 + half, line.y0], [line.x1 - half, line.y1], [line.x1, line.y1]])
+    weights = np.concatenate([(1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3], 1)  # (37, 4), Bernstein
+    points = weights @ corners
+    along = np.empty_like(points)
+    along[1:-1] = points[2:] - points[:-2]
+    along[0], along[-1] = points[1] - points[0], points[-1] - points[-2]
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    return points, np.stack([-along[:, 1], along[:, 0]], 1)
+
+
+def edge_sentence(cell: CellSpec, edge: int, weights: Sequence[float]) -> str:
+    """ "Edge c_{k-2} to node 1: skip_connect 31 %, ..." with the three strongest operations, as pages say it too."""
+    source, target = (cell.state_label(state) for state in cell.edges[edge])
+    strongest = sorted(range(len(cell.ops)), key=lambda op: -weights[op])[:3]
+    said = ", ".join(f"{cell.ops[op]} {100 * weights[op]:.0f} %" for op in strongest)
+    total = float(np.sum(weights))
+    return f"Edge {source} to {target}: {said}" + ("" if abs(total - 1) < 0.005 else f" (weights sum to {total:.2f})")
+
+
+# ----------------------------------------------------------------------------------------------------- a derived cell
+
+
+def genotype_svg(genotype: Genotype, title: str = "", kinds: Sequence[str] | None = None) -> str:
+    """The derived cells one below the other: boxes for states, and on each kept edge its operation.
+
+    Args:
+        kinds: which cells, in this order; None: all of them.
+
+    Raises:
+        BadInput: a kind or an operation is unknown.
+    """
+    head = _title(title)
+    parts, y, width = [head.text], head.height, 0.0
+    used: list[str] = []
+    for kind in genotype.cells if kinds is None else kinds:
+        if kind not in genotype.cells:
+            raise BadInput("drawing", "kind", f"there is no {kind!r} cell", f"choose from {', '.join(genotype.cells)}")
+        drawn = _derived(genotype.cells[kind])
+        name = KIND_TITLE.get(kind, kind)
+        parts.append(_text(22, y + 24, name, size=15, weight=600))
+        parts.append(f'<g transform="translate(22 {y + 40:g})">{drawn.text}</g>')
+        y += drawn.height + 40 + 22
+        width = max(width, drawn.width + 44)
+        used += [gene.op for node in genotype.cells[kind].nodes for gene in node if gene.op not in used]
+    legend = _legend([op for op in OP_MEANING if op in used], width, _READING)
+    parts.append(f'<g transform="translate(0 {y:g})">{legend.text}</g>')
+    return _document(max(width, legend.width), y + legend.height, title or "Derived cell", "".join(parts))
+
+
+_READING = (
+    "c_{k-2} and c_{k-1} are the outputs of the two cells before. A node adds up what reaches it;",
+    "the cell's output c_k is its nodes side by side.",
+)
+
+
+def _derived(genes: CellGenes) -> _Drawing:
+    """States and operation labels are all items of one layered drawing, so that no label ever lies on a line."""
+    inputs = 2
+    states = inputs + len(genes.nodes)
+    labels = [(gene.op, gene.source, inputs + node) for node, kept in enumerate(genes.nodes) for gene in kept]
+    output = states + len(labels)
+    pill = max([_pill_width(op) for op, _, _ in labels], default=0.0)
+    sizes = [(BOX, 38.0)] * states + [(pill, 26.0)] * len(labels) + [(BOX, 38.0)]
+    links = [link for n, (_, s, t) in enumerate(labels) for link in ((s, states + n), (states + n, t))]
+    links += [(state, output) for state in genes.output]
+    drawn = layered(sizes, links, last=output)
+    at = drawn.points
+    lines = []
+    for n, (link, route) in enumerate(zip(links, drawn.routes, strict=True)):
+        (x0, y0), (x1, y1) = at[link[0]], at[link[1]]
+        ends = [(x0 + sizes[link[0]][0] / 2, y0), *route, (x1 - sizes[link[1]][0] / 2, y1)]
+        if n < 2 * len(labels):
+            lines.append(f'<path d="{_smooth(ends)}" fill="none" stroke="{colour(labels[n // 2][0])}" stroke-width="3.5"/>')
+        else:
+            lines.append(f'<path d="{_smooth(ends)}" fill="none" stroke="{LINE}" stroke-width="1.5"/>')
+    pills = "".join(_pill(op, *at[states + n], pill) for n, (op, _, _) in enumerate(labels))
+    boxes = [_box(Box(*_NAMES.get(i, (str(i - inputs), "")), *at[i], BOX, 38.0)) for i in range(states)]
+    boxes.append(_box(Box("c", "k", *at[output], BOX, 38.0)))
+    return _Drawing("".join(lines) + pills + "".join(boxes), drawn.width, drawn.height)
+
+
+_NAMES = {0: ("c", "k-2"), 1: ("c", "k-1")}
+
+
+def _smooth(points: Sequence[tuple[float, float]]) -> str:
+    """A curve through the points that is level at each of them."""
+    d = f"M{points[0][0]:.1f},{points[0][1]:.1f}"
+    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        half = (x1 - x0) / 2
+        d += f"C{x0 + half:.1f},{y0:.1f} {x1 - half:.1f},{y1:.1f} {x1:.1f},{y1:.1f}"
+    return d
+
+
+def _pill_width(op: str) -> float:
+    return 7.4 * len(op) + 34
+
+
+def _pill(op: str, x: float, y: float, width: float) -> str:
+    """The name of an operation with its colour; the text is dark on paper, so the colour need not be readable."""
+    left, paint = x - width / 2, colour(op)
+    return (
+        f'<rect x="{left:.1f}" y="{y - 13:.1f}" width="{width:.1f}" height="26" rx="13" fill="{PAPER}" stroke="{paint}" '
+        f'stroke-width="2"/><circle cx="{left + 15:.1f}" cy="{y:.1f}" r="5" fill="{paint}"/>'
+        + _text(left + 26, y + 4.5, op, size=13)
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- pieces
+
+
+class _Drawing(NamedTuple):
+    text: str
+    width: float
+    height: float
+
+
+def _box(box: Box) -> str:
+    sub = f'<tspan dy="4" font-size="10">{escape(box.sub)}</tspan>' if box.sub else ""
+    return (
+        f'<rect x="{box.x - box.width / 2:.1f}" y="{box.y - box.height / 2:.1f}" width="{box.width:.1f}" '
+        f'height="{box.height:.1f}" rx="10" fill="{FILL}" stroke="{LINE}"/>'
+        f'<text x="{box.x:.1f}" y="{box.y + 5:.1f}" font-size="15" text-anchor="middle" fill="{INK}">'
+        f"{escape(box.text)}{sub}</text>"
+    )
+
+
+def _text(x: float, y: float, text: str, size: int = 13, weight: int = 400, fill: str = INK) -> str:
+    return f'<text x="{x:g}" y="{y:g}" font-size="{size}" font-weight="{weight}" fill="{fill}">{escape(_shown(text))}</text>'
+
+
+def _shown(text: str) -> str:
+    """Text without the control characters that XML cannot hold."""
+    return "".join(c for c in text if c.isprintable())
+
+
+def _title(title: str) -> _Drawing:
+    return _Drawing(_text(22, 34, title, size=18, weight=600), 0, 46) if title else _Drawing("", 0, 8)
+
+
+def _legend(ops: Sequence[str], width: float, lines: Sequence[str] = ()) -> _Drawing:
+    """Colour, name and meaning of each operation, in as many columns as fit."""
+    column = 320.0
+    columns = max(1, int(width // column))
+    parts = []
+    for n, op in enumerate(ops):
+        x, y = 22 + column * (n % columns), 20 + 22 * (n // columns)
+        meaning = escape(OP_MEANING.get(op, ""))
+        parts.append(
+            f'<rect x="{x:g}" y="{y - 11:g}" width="14" height="14" rx="3" fill="{colour(op)}"/>'
+            f'<text x="{x + 22:g}" y="{y:g}" font-size="12.5" fill="{INK}">{escape(op)}'
+            f'<tspan fill="{MUTED}">  {meaning}</tspan></text>'
+        )
+    y = 20 + 22 * -(-len(ops) // columns)
+    parts += [_text(22, y + 6 + 18 * n, line, size=12, fill=MUTED) for n, line in enumerate(lines)]
+    longest = max([6.3 * len(line) for line in lines], default=0.0)
+    return _Drawing("".join(parts), max(column, longest) + 44, y + 18 * len(lines) + 4)
+
+
+def _document(width: float, height: float, title: str, body: str) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
+        f'role="img" font-family="{escape(FONT)}"><title>{escape(_shown(title))}</title>'
+        f'<rect width="100%" height="100%" fill="{PAPER}"/>{body}</svg>\n'
+    )

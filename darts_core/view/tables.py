@@ -1,0 +1,151 @@
+"""Small tables out of a run's records and events: what charts, meters and sentences say, as pure functions.
+
+`steps` is the structured array that `RunReader.steps` returns: fields step, epoch, stage, flags, metrics (M,), and one
+field per tensor ("mix.normal", (edges, ops)). `events` are event dicts, in their order. The board computes the same
+tables in the browser, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from darts_core.derive import Collapse, collapse, derive
+from darts_core.space import SearchSpace
+
+Events = Iterable[Mapping[str, Any]]
+POINTS = 300  # at most this many points per trace: more cannot be seen, and cost every viewer time
+WINDOWS = 40  # a running mean reaches over a fortieth of what is shown
+QUIET = ("pause", "resume", "step", "checkpoint")  # orders that change nothing in the search
+
+
+class Mark(NamedTuple):
+    """Something that happened at a step and that every chart shows as a line: an "edit", an "alarm" or a "rewind"."""
+
+    step: int
+    text: str
+    kind: str
+
+
+def thin(count: int, most: int = POINTS) -> np.ndarray:
+    """At most `most` indices out of `count`, evenly spread, with the first and the last."""
+    if count <= most:
+        return np.arange(count)
+    return np.floor(np.arange(most) * (count - 1) / (most - 1) + 0.5).astype(int)
+
+
+def shares(mix: np.ndarray) -> np.ndarray:
+    """(n, edges, ops) weights to (n, ops): what part of all edges each operation has. Rows above one count as one."""
+    mix = np.asarray(mix, dtype=float)
+    return (mix / np.maximum(1.0, mix.sum(-1, keepdims=True))).mean(1)
+
+
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean of the last `window` values at each place, leaving out what is not a number; NaN where nothing is left."""
+    values = np.asarray(values, dtype=float)
+    there = np.isfinite(values)
+    total = np.concatenate([[0.0], np.cumsum(np.where(there, values, 0.0))])
+    count = np.concatenate([[0], np.cumsum(there)])
+    first = np.maximum(0, np.arange(1, len(values) + 1) - window)
+    n = count[1:] - count[first]
+    return np.where(n > 0, (total[1:] - total[first]) / np.maximum(1, n), np.nan)
+
+
+def columns(
+    steps: np.ndarray,
+    metrics: Sequence[str],
+    events: Events,
+    space: SearchSpace,
+    kind: str,
+    edge: int = 0,
+    most: int = POINTS,
+) -> dict[str, np.ndarray]:
+    """Every column that a figure of `figures.py` may name, thinned to `most` points.
+
+    Returns: "step" is the x of "metric:*", "smooth:*", "share:*" and "edge:*"; "probe_step" that of "probe:*".
+    """
+    at = thin(len(steps), most)
+    window = max(1, -(-len(steps) // WINDOWS))
+    mix = np.asarray(steps[f"mix.{kind}"], dtype=float)
+    by_op = shares(mix[at])
+    table: dict[str, np.ndarray] = {"step": steps["step"][at]}
+    for column, name in enumerate(metrics):
+        values = np.asarray(steps["metrics"][:, column], dtype=float)
+        table[f"metric:{name}"] = values[at]
+        table[f"smooth:{name}"] = running_mean(values, window)[at]
+    for column, op in enumerate(space.cells[kind].ops):
+        table[f"share:{op}"] = by_op[:, column]
+        table[f"edge:{op}"] = mix[at, edge, column]
+    return table | probes(events)
+
+
+def probes(events: Events) -> dict[str, np.ndarray]:
+    """ "probe_step" and one "probe:<name>" per probe, over the ends of epochs; NaN where a probe was not taken."""
+    epochs = [event for event in events if event["type"] == "epoch"]
+    names = sorted({name for event in epochs for name in event["probes"]})
+    table = {"probe_step": np.array([event["step"] for event in epochs], dtype=int)}
+    return table | {f"probe:{n}": np.array([e["probes"].get(n, np.nan) for e in epochs], dtype=float) for n in names}
+
+
+def marks(events: Events) -> list[Mark]:
+    """Applied orders that change the search, collapse alarms, and returns to an earlier epoch."""
+    found = []
+    for event in events:
+        if event["type"] == "applied" and event["accepted"] and event["kind"] not in QUIET:
+            what = f"{event['name']} = {short(event['value'])}" if event["kind"] == "set" else event["kind"]
+            found.append(Mark(event["step"], f"{what} at step {event['step']}", "edit"))
+        elif event["type"] == "alarm":
+            found.append(Mark(event["step"], f"{event['level']} at step {event['step']}", "alarm"))
+        elif event["type"] == "rewound":
+            found.append(Mark(event["step"], f"back to epoch {event['to_epoch']} at step {event['step']}", "rewind"))
+    return found
+
+
+def short(value: object) -> str:
+    """A setting's value in few characters: 0.01, 3e-5, true."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    return f"{value:.6g}".replace("e-0", "e-") if isinstance(value, int | float) else str(value)
+
+
+def mixes_at(steps: np.ndarray, index: int, space: SearchSpace) -> dict[str, np.ndarray]:
+    """kind -> (edges, ops), the mix of one record."""
+    return {kind: np.asarray(steps[f"mix.{kind}"][index], dtype=float) for kind in space.cells}
+
+
+def collapse_history(steps: np.ndarray, space: SearchSpace, most: int = POINTS) -> list[tuple[int, Collapse]]:
+    """(step, collapse) over at most `most` records."""
+    return [(int(steps["step"][i]), collapse(space, mixes_at(steps, i, space))) for i in thin(len(steps), most)]
+
+
+def derived_changes(steps: np.ndarray, space: SearchSpace) -> list[int]:
+    """Steps at which another cell would be derived than at the record before."""
+    changes, before = [], None
+    for i in range(len(steps)):
+        now = {k: [sorted(n) for n in c.nodes] for k, c in derive(space, mixes_at(steps, i, space)).cells.items()}
+        if before is not None and now != before:
+            changes.append(int(steps["step"][i]))
+        before = now
+    return changes
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Validation accuracies (0 to 1) of several trainings."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+def trained(events: Events) -> dict[str, Spread]:
+    """Role ("derived", "random", "pruned", "supernet") -> accuracies of all its trainings."""
+    by_role: dict[str, list[float]] = {}
+    for event in events:
+        if event["type"] == "trained":
+            by_role.setdefault(event["role"], []).append(float(event["accuracy"]))
+    return {role: Spread(float(np.mean(a)), min(a), max(a), len(a)) for role, a in by_role.items()}
