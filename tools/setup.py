@@ -31,6 +31,8 @@ LOCK = ROOT / "requirements.lock"
 
 PAIR = ("torch", "torchvision")
 ONLY_CUDA = re.compile(r"(nvidia-|cuda-|triton$)")               # packages that only the CUDA build of torch asks for
+LIBRARIES = ("torch", "torchvision", "sklearn.datasets", "safetensors.torch", "plotly.graph_objects", "plotly.io",
+             "streamlit.web.bootstrap", "streamlit.testing.v1", "starlette.applications", "graphviz", "typer", "rich")
 PROBE = 15                                                       # seconds that the index of another build has to answer
 NETWORK = "check the network, or the index and proxy settings of pip"
 
@@ -48,6 +50,9 @@ def main() -> int:
         install_packages(uv, variables)
         command([uv, "pip", "install", "--python", PYTHON, "--quiet", "--no-build-isolation", "--no-deps",
                  "--editable", ROOT], variables, "the package itself could not be installed; the lines above say why")
+        say("importing everything once, so that the first start is quick")
+        command([PYTHON, "-c", f"import {', '.join(LIBRARIES)}"], os.environ,
+                "what was installed cannot be imported; the lines above say why")
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
