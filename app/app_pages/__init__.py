@@ -1,0 +1,1 @@
+"""The pages, each read from top to bottom."""

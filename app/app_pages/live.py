@@ -1,0 +1,474 @@
+"""Live: start a search, watch its cell, steer it, take the result away.
+
+The board fetches its own data (app/stream.py) and is called with equal data as long as the run is the same, so nothing
+here remounts it. What changes with the run's state sits in fragments that look once a second.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from app import process, stream
+from app.board import board, build_board_data
+from app.forms import ask, ask_all
+from app.words import STATES, about, escaped, noise, percent, progress, result, value
+from darts_core import runs
+from darts_core.config import PRESETS, SETTINGS, SearchConfig, catalogue, steerable
+from darts_core.errors import BadInput
+from darts_core.genotype import Genotype
+from darts_core.view import dot, svg
+
+ROOT = runs.runs_root()
+VIEW = ("cell", "edge", "step", "show")  # what of the board the URL holds, besides the run
+LOG_AFTER = 15.0  # seconds of starting, after which the page shows what the process printed
+
+Events = Sequence[Mapping[str, Any]]
+
+
+# Which run ------------------------------------------------------------------------------------------------
+
+
+def summaries() -> list[runs.Summary]:
+    """All runs, the newest first."""
+    return sorted(runs.list_runs(ROOT), key=lambda run: run.created, reverse=True)
+
+
+def samples() -> list[runs.Summary]:
+    return runs.list_runs(stream.SAMPLES) if stream.SAMPLES.is_dir() else []
+
+
+def show(name: str) -> None:
+    """Makes `name` the run of this page; the view of another run's steps is dropped."""
+    for part in ("edge", "step"):
+        st.query_params.pop(part, None)
+    st.query_params["run"] = name
+
+
+@st.fragment(run_every=2.0)
+def picker() -> None:
+    """All runs, looked up every two seconds, so that one started elsewhere appears by itself."""
+    found = [*summaries(), *samples()]
+    titles = {run.name: f"{run.name} · {STATES.get(run.state, (run.state, ''))[0]}" for run in found}
+    titles |= {run.name: f"recorded: {run.title}" for run in samples()}
+    now = current
+    if now and now not in titles:
+        titles = {now: now, **titles}
+    if not titles:
+        st.caption("No runs yet.")
+        return
+    names = list(titles)
+    picked = st.selectbox("Run", names, names.index(now) if now in names else None, format_func=lambda name: titles[name])
+    if picked and picked != now:
+        show(picked)
+        st.rerun()
+
+
+# Starting -------------------------------------------------------------------------------------------------
+
+
+def start(config: SearchConfig) -> None:
+    try:
+        launch = process.start(config.to_dict(), ROOT)
+    except BadInput as problem:
+        trouble(problem)
+        return
+    show(launch.name)
+    st.rerun()
+
+
+def trouble(problem: object) -> None:
+    """One sentence of an error, shown exactly as it is."""
+    st.error(escaped(str(problem)), icon=":material/error:")
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def took(name: str, created: float) -> tuple[dict[str, Any], float] | None:
+    """The configuration of a finished run and the seconds it took; `created` tells runs of one name apart."""
+    try:
+        reader = runs.RunReader(ROOT, name)
+        events, _ = reader.events(0)
+    except BadInput:
+        return None
+    return (reader.info["config"], events[-1]["time"] - created) if events else None
+
+
+def seconds_here(preset: str) -> tuple[float | None, str]:
+    """How long a preset takes: measured on this machine when it ran here before, else the table's estimate."""
+    config = PRESETS[preset].config().to_dict()
+    same = {name: config[name] for name in config if name not in ("seed", "threads", "device")}
+    for run in [run for run in summaries() if run.state == "finished"][:10]:
+        measured = took(run.name, run.created)
+        if measured and all(measured[0].get(name) == known for name, known in same.items()):
+            return measured[1], "as the last time on this machine"
+    return PRESETS[preset].seconds, "estimated for 2 cores"
+
+
+def new_search() -> None:
+    """The cards, and behind them all settings."""
+    st.subheader("New search", anchor=False)
+    names = list(PRESETS)
+    chosen = st.radio(
+        "Preset",
+        names,
+        index=names.index("laptop"),
+        format_func=lambda name: f"**{PRESETS[name].title}** · {about(PRESETS[name].seconds)}",
+        captions=[PRESETS[name].doc for name in names],
+        label_visibility="collapsed",
+        key="preset",
+    )
+    seconds, known = seconds_here(chosen)
+    if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch", key="start"):
+        start(PRESETS[chosen].config())
+    st.caption(f"{about(seconds).capitalize()}, {known}." if seconds else "Hours without a GPU.")
+    with st.expander("All settings"), st.form(f"settings-{chosen}", border=False):
+        values = PRESETS[chosen].config().to_dict()
+        choices = {"dataset": catalogue()["datasets"], "strategy": catalogue()["strategies"]}
+        options = {**SETTINGS, **steerable(str(values["strategy"]))}
+        said = ask_all(options, values, chosen, choices)
+        if st.form_submit_button("Start with these settings", type="primary", width="stretch"):
+            try:
+                config = SearchConfig.from_dict(said)
+            except BadInput as problem:
+                trouble(problem)
+            else:
+                start(config)
+
+
+# While it runs --------------------------------------------------------------------------------------------
+
+
+def chip(status: Mapping[str, Any]) -> None:
+    word, color = STATES.get(status["state"], (status["state"], "gray"))
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.badge(word, color=color)  # type: ignore[arg-type]
+        st.text(progress(status))
+        if status["edited"]:
+            st.badge("edited", color="gray", icon=":material/edit:", help="Settings were changed while this search ran.")
+
+
+def order(name: str, kind: str, **fields: Any) -> None:
+    """Sends an order; the page shows it as pending until the run answers."""
+    try:
+        sent = runs.send_order(ROOT, name, kind, **fields)
+    except BadInput as problem:
+        trouble(problem)
+        return
+    words = f"{fields['name']} = {value(fields['value'])}" if kind == "set" else kind
+    st.session_state.setdefault("orders", {})[sent] = words
+
+
+def answers(events: Events) -> None:
+    """Orders of this page that wait, and the latest that any page gave, with the step where they took effect."""
+    applied = [event for event in events if event["type"] == "applied"]
+    waiting = st.session_state.setdefault("orders", {})
+    for event in applied:
+        waiting.pop(event["id"], None)
+    if not (waiting or applied):
+        return
+    with st.container(horizontal=True, gap="small"):
+        for words in waiting.values():
+            st.badge(f"{escaped(words)}: pending", color="gray", icon=":material/hourglass_empty:")
+        for event in reversed(applied[-4:]):
+            words = f"{event['name']} = {value(event['value'])}" if event["kind"] == "set" else event["kind"]
+            said = f"applied at step {event['step']}" if event["accepted"] else f"refused: {event['reason']}"
+            st.badge(f"{escaped(words)}: {escaped(said)}", color="green" if event["accepted"] else "gray")
+
+
+def controls(name: str, status: Mapping[str, Any]) -> None:
+    with st.container(horizontal=True, gap="small"):
+        if status["paused"]:
+            if st.button("Resume", icon=":material/play_arrow:", key="go"):
+                order(name, "resume")
+            if st.button("One step", icon=":material/skip_next:", key="one", help="Makes one step, then waits again."):
+                order(name, "step")
+        elif st.button("Pause", icon=":material/pause:", key="pause"):
+            order(name, "pause")
+        if st.button("Checkpoint", icon=":material/save:", key="save", help="Saves a state to branch from."):
+            order(name, "checkpoint")
+        with st.popover("Stop", icon=":material/stop:"):
+            st.write("Stop this search? It derives its cell from where it is now, and cannot go on afterwards.")
+            if st.button("Stop it", type="primary", key="stop"):
+                order(name, "stop")
+
+
+@st.fragment(run_every=1.0)
+def head(name: str, drawn: str) -> None:
+    """State, progress and controls. `drawn` is the state that the page around it shows; another one redraws the page."""
+    try:
+        source = stream.feed(name)
+        status, events = source.status(), source.told()
+    except BadInput as problem:
+        trouble(problem)
+        return
+    if status["state"] != drawn:
+        st.rerun()
+    chip(status)
+    if status["state"] == "starting":
+        stages(name, events)
+    if status["state"] in ("running", "paused", "starting") and name not in recorded:
+        controls(name, status)
+        answers(events)
+
+
+@st.fragment(run_every=0.5)
+def waiting_for_folder(name: str, launch: process.Launch) -> None:
+    """The first moments of a start, before its run folder is there."""
+    if (ROOT / name / "run.json").is_file():
+        st.rerun()
+    refusal = launch.refusal()
+    if refusal is not None:
+        st.error("**The search did not start.**", icon=":material/error:")
+        st.text(refusal)
+        return
+    st.badge("starting", color="blue")
+    stages(name, [])
+
+
+def stages(name: str, events: Events) -> None:
+    """What a starting search is busy with, and for how long."""
+    launch = process.launched(name)
+    phases = [event for event in events if event["type"] == "phase"]
+    said = [escaped(phase["message"] or phase["name"]) for phase in phases] or ["Starting a process of its own"]
+    seconds = f" · {launch.seconds:.0f} s" if launch else ""
+    done = "".join(f":material/check: {sentence}  \n" for sentence in said[:-1])
+    st.markdown(f"{done}:material/hourglass_top: {said[-1]}{seconds}")
+    if launch and launch.seconds > LOG_AFTER:
+        st.caption("It takes longer than usual. What it printed so far:")
+        st.code(launch.printed(4000) or "(nothing)", language=None)
+
+
+def steer(name: str, strategy: str, config: Mapping[str, Any]) -> None:
+    """Settings that may change while the search runs. Only what differs is sent."""
+    try:
+        events = stream.feed(name).told()
+    except BadInput as problem:
+        trouble(problem)
+        return
+    now = dict(config)
+    now |= {e["name"]: e["value"] for e in events if e["type"] == "applied" and e["kind"] == "set" and e["accepted"]}
+    settings = steerable(strategy)
+    st.caption("Takes effect at the next step. Every chart gets a mark there, and the run is called edited from then on.")
+    with st.form(f"steer-{name}", border=False):
+        columns = st.columns(2)
+        said = {key: columns[i % 2].container() for i, key in enumerate(settings)}
+        for key, place in said.items():
+            with place:
+                said[key] = ask(settings[key], now.get(key, settings[key].default), f"steer-{name}-{key}")
+        if st.form_submit_button("Apply", type="primary"):
+            changed = {key: new for key, new in said.items() if new != now.get(key)}
+            for key, new in changed.items():
+                try:
+                    order(name, "set", name=key, value=settings[key].check(new))
+                except BadInput as problem:
+                    trouble(problem)
+            if not changed:
+                st.caption("Nothing was changed.")
+
+
+@st.fragment
+def branch(name: str, config: Mapping[str, Any]) -> None:
+    """A new run from a checkpoint of this one."""
+    try:
+        saved = [event for event in stream.feed(name).told() if event["type"] == "checkpoint"]
+    except BadInput as problem:
+        trouble(problem)
+        return
+    if not saved:
+        st.caption("There is no checkpoint yet; one is saved after every epoch.")
+        st.button("Look again", key="look-again")
+        return
+    epochs = sorted({event["epoch"] for event in saved}, reverse=True)
+    st.caption("The new search starts with the weights and alphas of that epoch; this one stays as it is.")
+    epoch = st.selectbox("After how many epochs", epochs, key=f"branch-epoch-{name}")
+    settings = {key: setting for key, setting in {**SETTINGS, **steerable(str(config["strategy"]))}.items() if key in config}
+    keys = st.multiselect("Settings to change", list(settings), default=["a_lr"], key=f"branch-keys-{name}")
+    changes = {key: ask(settings[key], config[key], f"branch-{name}-{key}") for key in keys}
+    if st.button("Start branch", type="primary", icon=":material/call_split:", key=f"branch-start-{name}"):
+        try:
+            SearchConfig.from_dict({**config, **changes})
+            launch = process.branch(name, ROOT, int(epoch), {k: v for k, v in changes.items() if v != config[k]})
+        except BadInput as problem:
+            trouble(problem)
+        else:
+            show(launch.name)
+            st.rerun()
+
+
+# Afterwards -----------------------------------------------------------------------------------------------
+
+
+def broken(name: str, state: str, events: Events) -> None:
+    """A search that ended before its time: why, where, and how to go on."""
+    last = next((event for event in reversed(events) if event["type"] in ("failure", "interrupted")), None)
+    why = (last.get("message") or last.get("reason")) if last else "Its process ended without saying why."
+    step = stream.feed(name).count()
+    with st.container(border=True):
+        st.error(f"**This search was {state} after step {step:,}.** {escaped(str(why))}", icon=":material/error:")
+        launch = process.launched(name)
+        refusal = launch.refusal() if launch and launch.command[3:4] == ("resume",) else None
+        if refusal:
+            st.caption("The last try to resume it ended with:")
+            st.text(refusal)
+        command = (Path(sys.executable).name, "-m", "darts_core", "resume", name, "--runs", str(ROOT))
+        if name not in recorded:
+            st.caption("Nothing up to that step is lost. Resume from the last checkpoint here, or in a terminal:")
+            if st.button("Resume", type="primary", icon=":material/restart_alt:", key="resume"):
+                try:
+                    process.resume(name, ROOT)
+                except BadInput as problem:
+                    trouble(problem)
+                st.session_state["resumed"] = name
+                st.rerun()
+            st.code(shlex.join(command), language=None, wrap_lines=True)
+        tail = runs.RunReader(stream.folder_of(name), name).log_tail(15)
+        if tail:
+            with st.expander("Last lines of its log"):
+                st.code(tail if isinstance(tail, str) else "\n".join(tail), language=None, wrap_lines=True)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def picture(genotype: str) -> str:
+    """The SVG of a cell, from its JSON text."""
+    return svg.genotype_svg(Genotype.from_json(genotype_json(genotype)))
+
+
+def genotype_json(text: str) -> Any:
+    from darts_core import io
+
+    return io.loads(text.encode(), "genotype")
+
+
+EXPORTS = {
+    "genotype.json": ("Genotype (JSON)", "application/json", lambda cell: cell.dumps()),
+    "genotype.txt": ("DARTS text", "text/plain", lambda cell: cell.text()),
+    "cell.svg": ("SVG", "image/svg+xml", svg.genotype_svg),
+    "cell.pdf": ("PDF", "application/pdf", lambda cell: dot.render(cell, "pdf")),
+    "cell.png": ("PNG", "image/png", lambda cell: dot.render(cell, "png")),
+    "cell.dot": ("DOT", "text/vnd.graphviz", lambda cell: dot.genotype_dot(cell)),
+}
+
+
+def export(data: Mapping[str, Any], file: str) -> bytes:
+    """The bytes of a download; runs on a worker thread, so it touches no page."""
+    made = EXPORTS[file][2](Genotype.from_json(data))
+    return made.encode() if isinstance(made, str) else made
+
+
+def downloads(name: str, data: Mapping[str, Any]) -> None:
+    with st.container(horizontal=True, gap="small"):
+        for file, (title, mime, _) in EXPORTS.items():
+            st.download_button(
+                title, partial(export, data, file), f"{name}-{file}", mime, on_click="ignore", icon=":material/download:",
+                key=f"download-{file}",
+            )  # fmt: skip
+
+
+def cell_card(name: str, state: str, events: Events) -> None:
+    """The derived cell with what is known of it, and its downloads."""
+    found = next((event for event in reversed(events) if event["type"] in ("result", "epoch")), None)
+    if found is None:
+        st.caption("There is a cell to take away after the first epoch.")
+        return
+    try:
+        genotype = Genotype.from_json(found["genotype"], name)
+        drawing = svg.genotype_svg(genotype)
+    except BadInput as problem:
+        trouble(problem)
+        return
+    if state in stream.COMPLETE:
+        st.subheader("The derived cell", anchor=False)
+        for sentence in result(events):
+            st.write(sentence)
+    else:
+        st.caption(f"As it would be derived after {found['epoch'] + 1} epochs.")
+    st.image(drawing, width="stretch")
+    downloads(name, found["genotype"])
+
+
+def announce(config: Mapping[str, Any]) -> None:
+    """A search on noisy labels always says so, and its control is one click away."""
+    collapses = all(config.get(key) == known for key, known in PRESETS["collapse"].values.items() if key != "seed")
+    said = noise(config, collapses)
+    if said is None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.info(said, icon=":material/shuffle:")
+        if collapses and st.button("Run the clean control", icon=":material/science:", key="control"):
+            start(PRESETS["clean"].config(seed=config["seed"]))
+
+
+# The board ------------------------------------------------------------------------------------------------
+
+
+def keep_in_url(part: str) -> None:
+    """What was picked on the board goes into the address."""
+    picked = st.session_state["board"].get(part)
+    if picked is None:
+        st.query_params.pop(part, None)
+    else:
+        st.query_params[part] = str(picked)
+
+
+@st.fragment
+def the_board(name: str) -> None:
+    view = {part: st.query_params[part] for part in VIEW if part in st.query_params}
+    picked = {f"on_{part}_change": partial(keep_in_url, part) for part in VIEW}
+    board(key="board", data=build_board_data(run=name, **view), **picked)
+
+
+# The page -------------------------------------------------------------------------------------------------
+
+recorded = {run.name for run in samples()}
+known = summaries()
+current = st.query_params.get("run") or next((run.name for run in known if run.state != "corrupt"), None)
+empty = current is None
+if current is None and recorded:
+    current = sorted(recorded)[0]
+
+with st.sidebar:
+    picker()
+    new_search()
+
+if empty:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.info("This is a recorded search. Your own takes a minute and changes as you watch.", icon=":material/history:")
+        if st.button("Start your first search (60 s)", type="primary", key="first"):
+            start(PRESETS["laptop"].config())
+if current is None:
+    st.stop()
+
+launch = process.launched(current)
+if launch is not None and not (ROOT / current / "run.json").is_file():
+    waiting_for_folder(current, launch)
+    st.stop()
+
+try:
+    source = stream.feed(current)
+    status, events, info = source.status(), source.told(), source.reader.info
+except BadInput as problem:
+    trouble(problem)
+    st.stop()
+
+head(current, status["state"])
+announce(info["config"])
+if status["state"] in ("failed", "interrupted"):
+    broken(current, status["state"], events)
+the_board(current)
+if status["state"] in stream.COMPLETE:
+    cell_card(current, status["state"], events)
+else:
+    with st.expander("The cell so far", icon=":material/hub:"):
+        cell_card(current, status["state"], events)
+if status["state"] in ("running", "paused") and current not in recorded:
+    with st.expander("Steer: change settings while it runs", icon=":material/tune:"):
+        steer(current, info["config"]["strategy"], info["config"])
+if current not in recorded:
+    with st.expander("Branch: go back to an epoch and try something else", icon=":material/call_split:"):
+        branch(current, info["config"])

@@ -1,0 +1,58 @@
+"""Form fields for settings, made from the one table in darts_core.config, so that a new setting needs no line here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import streamlit as st
+
+from app.words import escaped, value
+from darts_core.config import Scalar, Setting
+
+GROUPS = {
+    "data": "Images",
+    "space": "Search space and network",
+    "method": "Method",
+    "weights": "Weights (training)",
+    "alphas": "Alphas (architecture)",
+    "probes": "Measurements and evaluation",
+    "run": "Run",
+}
+
+
+def ask(setting: Setting, now: Scalar, key: str, choices: Iterable[str] = ()) -> Any:
+    """One field that holds `now`; returns what the form says."""
+    label = escaped(setting.doc.rstrip("."))
+    hint = f"`{setting.name}`" + (f", {setting.span}" if setting.span else "") + f"; usually {escaped(value(setting.default))}"
+    options = list(setting.choices or choices)
+    if options:
+        return st.selectbox(label, options, index=options.index(str(now)) if str(now) in options else 0, key=key, help=hint)
+    if setting.type == "bool":
+        return st.checkbox(label, value=bool(now), key=key, help=hint)
+    if setting.type == "str":
+        return st.text_input(label, value=str(now), key=key, help=hint, max_chars=4096)
+    label += f" ({setting.unit})" if setting.unit else ""
+    if setting.type == "int":
+        low, high = (None if limit is None else int(limit) for limit in (setting.low, setting.high))
+        return st.number_input(label, low, high, int(now), step=1, key=key, help=hint)
+    low, high = (None if limit is None else float(limit) for limit in (setting.low, setting.high))
+    return st.number_input(label, low, high, float(now), step=_step(float(now)), format="%g", key=key, help=hint)
+
+
+def ask_all(settings: Mapping[str, Setting], now: Mapping[str, Scalar], key: str, choices: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+    """Every setting under its group's heading; `now` are the values shown first. Returns name -> value."""
+    said: dict[str, Any] = {}
+    for group, title in GROUPS.items():
+        members = {name: setting for name, setting in settings.items() if setting.group == group}
+        if members:
+            st.markdown(f"**{title}**")
+        for name, setting in members.items():
+            said[name] = ask(setting, now.get(name, setting.default), f"{key}-{name}", choices.get(name, ()))
+    return said
+
+
+def _step(number: float) -> float:
+    """A tenth of the number's size: one press of + or - is a visible but small change."""
+    return 10.0 ** math.floor(math.log10(number) - 0.3) if number > 0 else 0.01

@@ -1,0 +1,59 @@
+"""The server: the Streamlit script of dashboard.py, the read-only run routes beside it, the gate in front of both.
+
+Started by `darts-dash`, or by `streamlit run app/main.py` in the folder of the project.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import streamlit as st
+from starlette.middleware import Middleware
+
+from app.gate import LOOPBACK, Gate, link, read_token, refuse_public_bind
+from app.stream import routes
+from darts_core.errors import BadInput
+from darts_core.runs import runs_root
+
+stopping = asyncio.Event()  # set when the server is asked to end, so that open streams let it
+
+
+@asynccontextmanager
+async def lifespan(_: st.App) -> AsyncIterator[dict[str, Any]]:
+    _end_streams_on_signals(asyncio.get_running_loop())
+    print(f"\n  DARTS Workbench is at  {link(TOKEN, int(st.get_option('server.port')))}\n", flush=True)
+    yield {}
+
+
+def _end_streams_on_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """The server waits for open connections before it ends, and an event stream stays open for hours."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before = signal.getsignal(number)
+
+        def end(received: int, frame: FrameType | None, before: Any = before) -> None:
+            loop.call_soon_threadsafe(stopping.set)
+            if callable(before):
+                before(received, frame)
+
+        signal.signal(number, end)
+
+
+try:
+    refuse_public_bind(st.get_option("server.address"))
+    TOKEN = read_token(runs_root())
+except BadInput as problem:
+    sys.exit(str(problem))
+
+app = st.App(
+    Path(__file__).with_name("dashboard.py"),
+    routes=routes(stopping),
+    middleware=[Middleware(Gate, token=TOKEN, hosts=(*LOOPBACK, *st.get_option("server.allowedHosts")))],
+    lifespan=lifespan,
+)

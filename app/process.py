@@ -1,0 +1,157 @@
+"""Searches as processes of their own: started detached, so that they outlive the page, the server and the terminal.
+
+Nothing here imports torch. A start is known by its run name from the first moment; what becomes of it is read from
+the run folder, and only before that folder exists from the process itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from darts_core import runs
+from darts_core.errors import BadInput
+
+NICE = 5  # so that the page stays smooth while a search takes the cores
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A command that was started for a run, and what it printed so far."""
+
+    name: str
+    command: tuple[str, ...]
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+    began: float  # time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def printed(self, size: int = 20_000) -> str:
+        """The last `size` bytes of its output."""
+        length = os.fstat(self.output.fileno()).st_size
+        return _read_at(self.output, max(0, length - size), size).decode("utf-8", "replace")
+
+    def refusal(self) -> str | None:
+        """Why it ended without doing its work, as its last line says; None while it runs or when it went well."""
+        code = self.process.poll()
+        if not code:
+            return None
+        lines = [line.strip() for line in self.printed().splitlines() if line.strip()]
+        return lines[-1][:500] if lines else f"the process ended with code {code} before it said anything"
+
+
+_launches: dict[str, Launch] = {}
+_guard = threading.Lock()
+
+
+def start(config: Mapping[str, Any], root: Path, name: str | None = None) -> Launch:
+    """Starts a search with this configuration as a detached process; returns at once.
+
+    The number of threads is one less than the cores unless the configuration says it. Raises BadInput when the name
+    is no run name or taken, or the process cannot be started.
+    """
+    chosen = dict(config)
+    threads = int(chosen.get("threads") or spare_cores())
+    chosen["threads"] = threads
+    stem = f"{chosen.get('dataset', 'search')}-{chosen.get('strategy', 'darts')}"
+    with _guard:
+        run = name or free_name(root, stem)
+        command = ("search", "--config-json", "-", "--name", run, "--runs", str(root))
+        return _launch(run, command, threads, json.dumps(chosen, allow_nan=False))
+
+
+def resume(name: str, root: Path) -> Launch:
+    """Continues an interrupted or failed run from its last good checkpoint."""
+    reader = runs.RunReader(root, name)
+    threads = int(reader.info.get("threads") or spare_cores())  # bit-identical only with the same number
+    with _guard:
+        return _launch(name, ("resume", name, "--runs", str(root)), threads)
+
+
+def branch(name: str, root: Path, epoch: int, changes: Mapping[str, Any]) -> Launch:
+    """Starts a new run from the checkpoint of an epoch of `name`, with some settings changed."""
+    with _guard:
+        run = free_name(root, f"{name}-e{epoch}"[:58])
+        settings = [part for key, value in changes.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+        command = ("branch", name, "--epoch", str(epoch), "--name", run, "--runs", str(root), *settings)
+        return _launch(run, command, spare_cores())
+
+
+def launched(name: str) -> Launch | None:
+    """The start of this run, if it happened in this server process."""
+    return _launches.get(name)
+
+
+def free_name(root: Path, stem: str) -> str:
+    """The next free run name for this stem, counting starts whose folder is not there yet."""
+    name = runs.free_name(root, stem)
+    stem, _, number = name.rpartition("-")
+    count = int(number)
+    while f"{stem}-{count:03d}" in _launches and not (root / f"{stem}-{count:03d}").exists():
+        count += 1
+    return f"{stem}-{count:03d}"
+
+
+def spare_cores() -> int:
+    """Cores this process may use, less one for the page; at least 1."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+    return max(1, usable - 1)
+
+
+def _launch(name: str, arguments: Sequence[str], threads: int, stdin: str = "") -> Launch:
+    command = (sys.executable, "-m", "darts_core", *arguments)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("DARTS_TOKEN", "STREAMLIT_"))}
+    environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    output = tempfile.TemporaryFile()  # nameless: it lives as long as the process holds it, even without this server
+    options: dict[str, Any] = {"start_new_session": True}
+    if os.name == "nt":
+        flags = ("DETACHED_PROCESS", "CREATE_NEW_PROCESS_GROUP", "BELOW_NORMAL_PRIORITY_CLASS")
+        options = {"creationflags": sum(getattr(subprocess, flag) for flag in flags)}
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment, **options
+        )
+    except OSError as problem:
+        output.close()
+        raise BadInput("start", name, f"the search process did not start ({problem.strerror})", "try again") from problem
+    if os.name != "nt":
+        _be_nice(process.pid)
+    _hand_over(process, stdin)
+    threading.Thread(target=process.wait, daemon=True).start()  # reaped, so that no zombie looks alive
+    launch = Launch(name, command, process, output, time.monotonic())
+    _launches[name] = launch
+    return launch
+
+
+def _be_nice(pid: int) -> None:
+    try:
+        os.setpriority(os.PRIO_PROCESS, pid, NICE)
+    except OSError:
+        return  # gone already, or not allowed: it only runs less politely
+
+
+def _hand_over(process: subprocess.Popen[bytes], text: str) -> None:
+    assert process.stdin is not None
+    try:
+        process.stdin.write(text.encode())
+        process.stdin.close()
+    except OSError:
+        return  # it ended before reading; its output says why
+
+
+def _read_at(file: IO[bytes], position: int, size: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(file.fileno(), size, position)  # the child shares the file's position: never move it
+    return Path(file.name).read_bytes()[position : position + size]

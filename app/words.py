@@ -1,0 +1,101 @@
+"""Sentences of the pages: numbers, times and states in words. Pure functions; what comes from a run is data, never markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+STATES = {
+    "starting": ("starting", "blue"),
+    "running": ("running", "green"),
+    "paused": ("paused", "violet"),
+    "finished": ("finished", "green"),
+    "stopped": ("stopped", "gray"),
+    "failed": ("failed", "red"),
+    "interrupted": ("interrupted", "red"),
+    "corrupt": ("cannot be read", "red"),
+}
+SLOW = 2.0  # seconds without anything new, from which the page says so
+
+
+def escaped(text: str) -> str:
+    """`text` such that Markdown shows exactly its characters."""
+    folded = " ".join(text.split())
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", folded)
+
+
+def clock(seconds: float) -> str:
+    """0:07, 12:31, 1:02:03."""
+    whole = max(0, int(seconds + 0.5))
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def about(seconds: float | None) -> str:
+    """A rough time in words: "about 20 s", "about 30 min", "needs a GPU"."""
+    if seconds is None:
+        return "needs a GPU"
+    if seconds < 100:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.0f} h"
+
+
+def progress(status: Mapping[str, Any]) -> str:
+    """ "step 312 of 900, 18.0 steps/s, 0:33 left", with what is known of it."""
+    step, total, rate = status["step"], status["total_steps"], status["rate"]
+    parts = [f"step {step:,} of {total:,}" if total else f"step {step:,}"]
+    if status["state"] == "running":
+        if rate:
+            parts.append(f"{rate:.1f} steps/s")
+        if rate and total and total > step:
+            parts.append(f"{clock((total - step) / rate)} left")
+        if status["silent_s"] > SLOW:
+            parts.append(f"last update {status['silent_s']:.0f} s ago")
+    return ", ".join(parts)
+
+
+def percent(share: float, digits: int = 0) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def noise(config: Mapping[str, Any], collapses: bool) -> str | None:
+    """The announcement of label noise; None for a search on clean labels."""
+    share = config.get("label_noise") or 0
+    if not share:
+        return None
+    said = f"{percent(share)} of the search labels are replaced at random"
+    if collapses:
+        return f"{said}; this is why it collapses."
+    return f"{said}, on purpose; accuracies on test images are measured with the true labels."
+
+
+def result(events: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a finished search found, in sentences with numbers."""
+    said = []
+    epoch = next((event for event in reversed(events) if event["type"] == "epoch"), None)
+    if epoch is not None:
+        found = epoch["collapse"]
+        said.append(
+            f"{found['derived_skips']} of {found['derived_edges']} edges of the derived normal cell are skip connections "
+            f"({found['level']})."
+        )
+    trained = [event for event in events if event["type"] == "trained"]
+    derived = [event["accuracy"] for event in trained if event["role"] == "derived"]
+    random = [event["accuracy"] for event in trained if event["role"] == "random"]
+    if derived:
+        said.append(f"Trained from scratch, the derived cell reaches {_spread(derived)} on held-out images.")
+    if derived and random:
+        cells = "a random cell" if len(random) == 1 else f"{len(random)} random cells"
+        said.append(f"For comparison, {cells} of the same space, trained the same way: {_spread(random)}.")
+    return said
+
+
+def _spread(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return percent(low, 1) if percent(low, 1) == percent(high, 1) else f"{percent(low, 1)} to {percent(high, 1)}"
+
+
+def value(number: Any) -> str:
+    """A setting's value as people write it."""
+    return f"{number:g}" if isinstance(number, float) else str(number)
