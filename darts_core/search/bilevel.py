@@ -168,6 +168,7 @@ class Search:
         for alpha, grad in zip(self.alphas.tensors(), hyper.grads, strict=True):
             alpha.grad = grad.detach()
         self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
         after = self.method.settle(before, self.alphas, mix)
         if after is not self.alphas:
             with torch.no_grad():

@@ -1,0 +1,99 @@
+"""Numbers of the released implementation (float64), which this one must reproduce."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from original import batch, fill, wave
+
+from darts_core.derive import derive
+from darts_core.mix import Alphas
+from darts_core.nets.fixed import parameters
+from darts_core.nets.mixed import Supernet
+from darts_core.nets.original import from_original, to_original
+from darts_core.search.method import Moment, softmax
+from darts_core.space import DARTS_OPS, space_named
+
+GOLDEN = json.loads((Path(__file__).parent / "data" / "original_darts.json").read_text(encoding="utf-8"))
+SEARCH = GOLDEN["search_cnn"]
+
+
+@pytest.fixture(scope="module")
+def supernet() -> Supernet:
+    net = Supernet(space_named("darts"), 3, 10, channels=8, cells=5, reductions=(1, 3)).double()
+    fill(net, DARTS_OPS)
+    return net
+
+
+def golden_alphas() -> Alphas:
+    space = space_named("darts")
+    names = {"normal": "alphas_normal", "reduce": "alphas_reduce"}
+    ops = {k: torch.from_numpy(0.3 * wave(names[k], (14, 8))).requires_grad_() for k in names}
+    return Alphas(ops, {k: torch.from_numpy(c.legal_array()) for k, c in space.cells.items()})
+
+
+def loss_of(net: Supernet, alphas: Alphas, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = batch(name, (6, 3, 16, 16))
+    logits, _ = net(images, softmax(alphas, Moment("arch", 0, 0.0)))
+    return logits, F.cross_entropy(logits, labels)
+
+
+def test_supernet_gives_the_original_logits_and_loss(supernet: Supernet) -> None:
+    logits, loss = loss_of(supernet, golden_alphas(), "valid")
+    np.testing.assert_allclose(logits.detach().numpy().ravel(), SEARCH["logits_valid"], rtol=1e-9, atol=1e-11)
+    assert loss.item() == pytest.approx(SEARCH["loss_valid"], rel=1e-9)
+
+
+def test_first_order_gradient_is_the_original_one(supernet: Supernet) -> None:
+    alphas = golden_alphas()
+    _, loss = loss_of(supernet, alphas, "valid")
+    ours = [g.numpy().ravel() for g in torch.autograd.grad(loss, alphas.tensors())]
+    for mine, theirs in zip(ours, SEARCH["first_order"], strict=True):
+        np.testing.assert_allclose(mine, np.asarray(theirs).ravel(), rtol=1e-9, atol=1e-12)
+
+
+def test_training_loss_and_gradient_norm_are_the_original_ones(supernet: Supernet) -> None:
+    _, loss = loss_of(supernet, golden_alphas(), "train")
+    grads = torch.autograd.grad(loss, list(supernet.parameters()))
+    assert loss.item() == pytest.approx(SEARCH["loss_train"], rel=1e-9)
+    assert torch.cat([g.ravel() for g in grads]).norm().item() == pytest.approx(SEARCH["weight_grad_norm_train"], rel=1e-9)
+
+
+def test_parameter_counts_are_the_published_ones(supernet: Supernet) -> None:
+    paper = Supernet(space_named("darts"), 3, 10, channels=16, cells=8, reductions=(2, 5))
+    assert parameters(supernet) == SEARCH["params"]
+    assert parameters(paper) == SEARCH["params_C16_L8"] == 1_930_618
+
+
+def test_s2_has_its_published_parameter_count() -> None:
+    assert parameters(Supernet(space_named("s2"), 3, 10)) == 665_466
+
+
+def test_names_map_both_ways(supernet: Supernet) -> None:
+    names = [name for name, _ in supernet.named_parameters()]
+    theirs = [to_original(name, DARTS_OPS) for name in names]
+    assert len(set(theirs)) == len(names)
+    assert [from_original(name, DARTS_OPS) for name in theirs] == names
+    assert "cells.1._ops.0._ops.3.conv_1.weight" in theirs
+    assert "cells.0.preprocess0.op.1.weight" in theirs
+    assert "cells.0._ops.13._ops.5.op.6.weight" in theirs
+
+
+@pytest.mark.parametrize("k", range(10))
+def test_derivation_is_the_original_one(k: int) -> None:
+    space = space_named("darts")
+    rows = {"normal": f"dn{k}", "reduce": f"dr{k}"}
+    mixes = {kind: torch.softmax(torch.from_numpy(1.5 * wave(name, (14, 8))), -1).float().numpy() for kind, name in rows.items()}
+    genotype = derive(space, mixes)
+    for kind, expected in zip(("normal", "reduce"), _cells(GOLDEN["derive_cnn_first10"][k]), strict=True):
+        genes = [[gene.op, gene.source] for node in genotype.cells[kind].nodes for gene in node]
+        assert genes == [list(pair) for pair in expected]
+
+
+def _cells(entry: object) -> list:
+    return [entry["normal"], entry["reduce"]] if isinstance(entry, dict) else list(entry)  # type: ignore[index, call-overload]
