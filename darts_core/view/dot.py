@@ -1,7 +1,7 @@
 """Graphviz: the DOT text of a derived cell, and files rendered from it (SVG, PDF, PNG).
 
-Rendered by the system's `dot`; where there is none, by pygraphviz, whose wheels carry Graphviz. Both run as a process of
-their own with a time limit. Labels come from the closed list of operations and from state numbers alone.
+Rendered by the system's `dot`; where there is none, by pygraphviz, whose wheels carry Graphviz. Both run as a process
+of their own with a time limit. Labels come from the closed list of operations and from state numbers alone.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from darts_core.errors import BadInput
 from darts_core.genotype import CellGenes, Genotype
-from darts_core.view.palette import FILL, INK, LINE, colour
+from darts_core.view.palette import FILL, INK, KIND_TITLES, LINE, colour
+
+if TYPE_CHECKING:
+    from graphviz import Digraph
 
 FORMATS = ("svg", "pdf", "png")
 SECONDS = 20.0  # a cell takes well under a second; this is for machines that are very busy
 INPUTS = 2
-TITLES = {"normal": "Normal cell", "reduce": "Reduction cell"}
 
 # What the child process runs when pygraphviz draws: DOT on standard input, the file on standard output.
 _PYGRAPHVIZ = """
@@ -38,19 +41,21 @@ def genotype_dot(genotype: Genotype, kinds: Sequence[str] | None = None) -> str:
     from graphviz import Digraph  # 0.1 s, and only files and notebooks need it
 
     graph = Digraph("cell", graph_attr={"rankdir": "LR", "nodesep": "0.25", "ranksep": "0.9", "fontname": "Helvetica"})
-    graph.attr("node", shape="box", style="rounded,filled", fillcolor=FILL, color=LINE, fontname="Helvetica", fontcolor=INK)
-    graph.attr("edge", fontname="Helvetica", fontsize="11", fontcolor=INK, penwidth="2.2")
+    words = {"fontname": "Helvetica", "fontcolor": INK}
+    graph.attr("node", shape="box", style="rounded,filled", fillcolor=FILL, color=LINE, **words)
+    graph.attr("edge", fontsize="11", penwidth="2.2", **words)
     for kind in genotype.cells if kinds is None else kinds:
         if kind not in genotype.cells:
             raise BadInput("drawing", "kind", f"there is no {kind!r} cell", f"choose from {', '.join(genotype.cells)}")
         number = list(genotype.cells).index(kind)
-        with graph.subgraph(name=f"cluster_{number}") as cluster:
-            cluster.attr(label=TITLES.get(kind, f"Cell {number}"), color="transparent", fontsize="15", labeljust="l")
-            _add_cell(cluster, f"s{number}_", genotype.cells[kind])
+        cluster = Digraph(f"cluster_{number}")
+        cluster.attr(label=KIND_TITLES.get(kind, f"Cell {number}"), color="transparent", fontsize="15", labeljust="l")
+        _add_cell(cluster, f"s{number}_", genotype.cells[kind])
+        graph.subgraph(cluster)
     return graph.source
 
 
-def _add_cell(graph, prefix: str, genes: CellGenes) -> None:
+def _add_cell(graph: Digraph, prefix: str, genes: CellGenes) -> None:
     states = INPUTS + len(genes.nodes)
     for state in range(states):
         label = ("<c<SUB>k-2</SUB>>", "<c<SUB>k-1</SUB>>")[state] if state < INPUTS else str(state - INPUTS)
@@ -75,7 +80,7 @@ def render(source: str, format: str = "svg", seconds: float = SECONDS) -> bytes:
         BadInput: the format is unknown, Graphviz is not installed, fails, or takes longer than `seconds`.
     """
     if format not in FORMATS:
-        raise BadInput("export", "format", f"Graphviz files are {', '.join(FORMATS)}, not {format!r}", "choose one of them")
+        raise BadInput("export", "format", f"{format!r} is not {', '.join(FORMATS)}", "choose one of these")
     extra = ["-Gdpi=160"] if format == "png" else []
     return _run(source, format, extra, seconds)
 
@@ -88,12 +93,12 @@ def placed(
     Raises:
         BadInput: as `render`.
     """
-    nodes = "".join(
-        f"n{i} [width={sizes[i][0] / 72:.3f}, height={sizes[i][1] / 72:.3f}, fixedsize=true, shape=box];" for i in range(items)
-    )
+    inch = 72
+    nodes = "".join(f"n{i} [width={w / inch:.3f}, height={h / inch:.3f}];" for i, (w, h) in enumerate(sizes))
     arrows = "".join(f"n{a} -> n{b};" for a, b in links)
-    plain = _run(f"digraph {{rankdir=LR; ranksep=1.2; nodesep=0.5; {nodes}{arrows}}}", "plain", [], SECONDS).decode()
-    at = {words[1]: (72 * float(words[2]), -72 * float(words[3])) for words in map(str.split, plain.splitlines()) if words[0] == "node"}
+    graph = f"digraph {{rankdir=LR; ranksep=1.2; nodesep=0.5; node [fixedsize=true, shape=box]; {nodes}{arrows}}}"
+    lines = [line.split() for line in _run(graph, "plain", [], SECONDS).decode().splitlines()]
+    at = {words[1]: (inch * float(words[2]), -inch * float(words[3])) for words in lines if words[0] == "node"}
     return tuple(at[f"n{i}"] for i in range(items))
 
 
@@ -102,10 +107,11 @@ def _run(source: str, format: str, extra: list[str], seconds: float) -> bytes:
     try:
         done = subprocess.run(command, input=source.encode("utf-8"), capture_output=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired as error:
-        raise BadInput("export", "Graphviz", f"took longer than {seconds:g} s", "try again, or export SVG, which needs no Graphviz") from error
+        what = f"took longer than {seconds:g} s"
+        raise BadInput("export", "Graphviz", what, "try again, or export DOT text") from error
     if done.returncode or not done.stdout:
         said = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]
-        raise BadInput("export", "Graphviz", f"drew nothing ({said[:200]})", "export SVG or DOT text instead")
+        raise BadInput("export", "Graphviz", f"drew nothing ({said[:200]})", "export DOT text instead")
     return done.stdout
 
 
@@ -114,6 +120,5 @@ def _command(format: str, extra: list[str]) -> list[str]:
         return [system, f"-T{format}", *extra]
     if importlib.util.find_spec("pygraphviz"):
         return [sys.executable, "-c", _PYGRAPHVIZ, format]
-    raise BadInput(
-        "export", "Graphviz", "is not installed", "install it (apt install graphviz, or pip install pygraphviz), or export SVG or DOT"
-    )
+    fix = "install it (apt install graphviz, or pip install pygraphviz), or export DOT text"
+    raise BadInput("export", "Graphviz", "is not installed", fix)

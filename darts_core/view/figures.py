@@ -69,11 +69,11 @@ def templates(ops: Sequence[str]) -> dict[str, Template]:
 
 
 def filled(template: Template, columns: Mapping[str, np.ndarray], marks: Sequence[Mark] = ()) -> Template:
-    """The template with its numbers, and a dashed line with a label for each mark. Columns that are not there stay empty."""
+    """The template with its numbers and a labelled dashed line for each mark; columns that are missing stay empty."""
     figure = copy.deepcopy(template)
     for trace in figure["data"]:
-        trace["x"] = np.asarray(columns.get(trace["meta"]["x"], [])).tolist()
-        trace["y"] = [y if np.isfinite(y) else None for y in np.asarray(columns.get(trace["meta"]["column"], [])).tolist()]
+        x, y = (np.asarray(columns.get(trace["meta"][axis], [])) for axis in ("x", "column"))
+        trace |= {"x": x.tolist(), "y": [value if np.isfinite(value) else None for value in y.tolist()]}
     figure["layout"]["shapes"] = [mark_line(mark) for mark in marks]
     figure["layout"]["annotations"] = [mark_label(mark) for mark in marks]
     return figure

@@ -1,4 +1,4 @@
-"""Where the parts of a cell are drawn: fixed boxes for its states, and a port of its own for every edge on both of them.
+"""Where the parts of a cell are drawn: fixed boxes for its states, and for every edge a port of its own on two of them.
 
 Nothing here moves while a search runs; only the bands inside the ribbons do. Lengths are in drawing units (pixels at
 natural size), x to the right and y downwards. The same numbers serve the page, the files and the notebooks.
@@ -79,9 +79,7 @@ def cell_layout(cell: CellSpec) -> Layout:
     left = min(x for x, _ in points) - BOX / 2 - MARGIN
     top = min(y - h / 2 for (_, y), h in zip(points, heights, strict=True)) - MARGIN
     points = tuple((round(x - left, 1), round(y - top, 1)) for x, y in points)
-    boxes = tuple(
-        Box(*state_name(cell, state), x, y, BOX, heights[state]) for state, (x, y) in enumerate(points)
-    )
+    boxes = tuple(Box(*state_name(cell, state), x, y, BOX, heights[state]) for state, (x, y) in enumerate(points))
     width = max(box.x for box in boxes) + BOX / 2 + MARGIN
     height = max(box.y + box.height / 2 for box in boxes) + MARGIN
     return Layout(width, height, boxes, ports(cell, points))
@@ -136,9 +134,10 @@ def ports(cell: CellSpec, points: Sequence[Point]) -> tuple[Line, ...]:
     enters: dict[int, float] = {}
     for state in range(cell.states):
         leaves |= spread(state, sorted((e for e, (s, _) in enumerate(cell.edges) if s == state), key=slope))
-        enters |= spread(state, sorted((e for e, (_, t) in enumerate(cell.edges) if t == state), key=lambda e: -slope(e)))
+        enters |= spread(state, sorted((e for e, (_, t) in enumerate(cell.edges) if t == state), key=slope)[::-1])
     return tuple(
-        Line(points[s][0] + BOX / 2, leaves[e], points[t][0] - BOX / 2, enters[e]) for e, (s, t) in enumerate(cell.edges)
+        Line(points[s][0] + BOX / 2, leaves[e], points[t][0] - BOX / 2, enters[e])
+        for e, (s, t) in enumerate(cell.edges)
     )
 
 
@@ -202,7 +201,7 @@ def layered(
     xs, right = {}, 0.0
     for column in columns:
         wide = max(sizes[i][0] for i in column)
-        xs |= {i: right + wide / 2 for i in column}
+        xs |= dict.fromkeys(column, right + wide / 2)
         right += wide + across
     top = min(ys[i] - sizes[i][1] / 2 for i in ys)
     points = [(xs[i], ys[i] - top) for i in range(len(sizes))]

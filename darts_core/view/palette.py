@@ -36,6 +36,13 @@ OP_MEANING: dict[str, str] = {
     "dil_conv_5x5": "5x5 dilated convolution (sees 9x9)",
 }
 
+KIND_TITLES: dict[str, str] = {
+    "normal": "Normal cell",
+    "reduce": "Reduction cell",
+    "recurrent": "Recurrent cell",
+    "chain": "Chain",
+}
+
 # Neutral inks of pictures that stand alone on a light ground (files, notebooks); pages take theirs from the theme.
 PAPER = "#FFFFFF"
 INK = "#262730"  # text: 14.6 : 1 on paper

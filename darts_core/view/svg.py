@@ -15,17 +15,14 @@ import numpy as np
 from darts_core.errors import BadInput
 from darts_core.genotype import CellGenes, Genotype
 from darts_core.space import CellSpec
-from darts_core.view.layout import BOX, Box, Layout, Line, cell_layout, layered
-from darts_core.view.palette import FILL, FONT, INK, LINE, MUTED, OP_MEANING, PAPER, colour, colours
+from darts_core.view.layout import BOX, Box, Line, cell_layout, layered
+from darts_core.view.palette import FILL, FONT, INK, KIND_TITLES, LINE, MUTED, OP_MEANING, PAPER, colour, colours
 
 WIDE = 15.0  # thickness of a ribbon, in drawing units
 SAMPLES = 37  # points along a ribbon
 SEAM = 0.1  # bands overlap by this much, so that no light shines between them
 THIN = 0.12  # bands below this thickness are left out
 FADED = 0.16  # opacity of edges that derivation drops
-
-KIND_TITLE = {"normal": "Normal cell", "reduce": "Reduction cell", "recurrent": "Recurrent cell", "chain": "Chain"}
-
 
 # ---------------------------------------------------------------------------------------------- a mix, drawn as ribbons
 
@@ -42,7 +39,7 @@ def mix_svg(cell: CellSpec, mix: np.ndarray, title: str = "", kept: Sequence[boo
     """
     mix = np.asarray(mix, dtype=float)
     if mix.shape != cell.shape:
-        raise BadInput("drawing", "mix", f"has shape {mix.shape}, the cell needs {cell.shape}", "use the mix of this space")
+        raise BadInput("drawing", "mix", f"has shape {mix.shape}, not {cell.shape}", "use a mix of this space")
     if not (np.isfinite(mix).all() and (mix >= 0).all()):
         raise BadInput("drawing", "mix", "holds a negative or infinite weight", "give weights from 0 upwards")
     layout = cell_layout(cell)
@@ -50,7 +47,8 @@ def mix_svg(cell: CellSpec, mix: np.ndarray, title: str = "", kept: Sequence[boo
     parts = []
     for edge, (line, row) in enumerate(zip(layout.lines, mix, strict=True)):
         faded = kept is not None and not kept[edge]
-        paths = "".join(f'<path d="{d}" fill="{paint[op]}"/>' for op, d in bands(line, row))
+        paths = f'<path d="{casing(line)}" fill="{FILL}" stroke="{LINE}"/>'
+        paths += "".join(f'<path d="{d}" fill="{paint[op]}"/>' for op, d in bands(line, row))
         opacity = f' opacity="{FADED}"' if faded else ""
         parts.append(f"<g{opacity}><title>{escape(edge_sentence(cell, edge, row))}</title>{paths}</g>")
     boxes = "".join(_box(box) for box in layout.boxes)
@@ -58,22 +56,33 @@ def mix_svg(cell: CellSpec, mix: np.ndarray, title: str = "", kept: Sequence[boo
     head = _title(title)
     body = f'<g transform="translate(0 {head.height})">{"".join(parts)}{boxes}</g>'
     foot = f'<g transform="translate(0 {head.height + layout.height:g})">{legend.text}</g>'
-    return _document(layout.width, head.height + layout.height + legend.height, title or "Cell", head.text + body + foot)
+    height = head.height + layout.height + legend.height
+    return _document(layout.width, height, title or "Cell", head.text + body + foot)
 
 
 def bands(line: Line, weights: Sequence[float]) -> list[tuple[int, str]]:
     """(operation, path data) of the stripes of one ribbon; weights are divided by max(1, their sum)."""
-    points, normals = _curve(line)
+    curve = _curve(line)
     whole = max(1.0, float(np.sum(weights)))
     drawn, offset = [], -WIDE / 2
     for op, weight in enumerate(weights):
         thick = WIDE * float(weight) / whole
         if thick >= THIN:
-            there = points + normals * offset
-            back = (points + normals * (offset + thick + SEAM))[::-1]
-            drawn.append((op, "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in np.concatenate([there, back])) + "Z"))
+            drawn.append((op, _band(curve, offset, offset + thick + SEAM)))
         offset += thick
     return drawn
+
+
+def casing(line: Line) -> str:
+    """Path data of a whole ribbon: its outline, and what shows where weights sum to less than one."""
+    return _band(_curve(line), -WIDE / 2 - 0.5, WIDE / 2 + 0.5)
+
+
+def _band(curve: tuple[np.ndarray, np.ndarray], low: float, high: float) -> str:
+    """The closed strip from `low` to `high` beside the middle line, to its right as one walks along it."""
+    points, normals = curve
+    around = np.concatenate([points + normals * low, (points + normals * high)[::-1]])
+    return "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in around) + "Z"
 
 
 def _curve(line: Line) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +127,7 @@ def genotype_svg(genotype: Genotype, title: str = "", kinds: Sequence[str] | Non
         if kind not in genotype.cells:
             raise BadInput("drawing", "kind", f"there is no {kind!r} cell", f"choose from {', '.join(genotype.cells)}")
         drawn = _derived(genotype.cells[kind])
-        name = KIND_TITLE.get(kind, kind)
+        name = KIND_TITLES.get(kind, kind)
         parts.append(_text(22, y + 24, name, size=15, weight=600))
         parts.append(f'<g transform="translate(22 {y + 40:g})">{drawn.text}</g>')
         y += drawn.height + 40 + 22
@@ -151,10 +160,8 @@ def _derived(genes: CellGenes) -> _Drawing:
     for n, (link, route) in enumerate(zip(links, drawn.routes, strict=True)):
         (x0, y0), (x1, y1) = at[link[0]], at[link[1]]
         ends = [(x0 + sizes[link[0]][0] / 2, y0), *route, (x1 - sizes[link[1]][0] / 2, y1)]
-        if n < 2 * len(labels):
-            lines.append(f'<path d="{_smooth(ends)}" fill="none" stroke="{colour(labels[n // 2][0])}" stroke-width="3.5"/>')
-        else:
-            lines.append(f'<path d="{_smooth(ends)}" fill="none" stroke="{LINE}" stroke-width="1.5"/>')
+        paint, thick = (colour(labels[n // 2][0]), 3.5) if n < 2 * len(labels) else (LINE, 1.5)
+        lines.append(f'<path d="{_smooth(ends)}" fill="none" stroke="{paint}" stroke-width="{thick}"/>')
     pills = "".join(_pill(op, *at[states + n], pill) for n, (op, _, _) in enumerate(labels))
     boxes = [_box(Box(*_NAMES.get(i, (str(i - inputs), "")), *at[i], BOX, 38.0)) for i in range(states)]
     boxes.append(_box(Box("c", "k", *at[output], BOX, 38.0)))
@@ -181,8 +188,8 @@ def _pill(op: str, x: float, y: float, width: float) -> str:
     """The name of an operation with its colour; the text is dark on paper, so the colour need not be readable."""
     left, paint = x - width / 2, colour(op)
     return (
-        f'<rect x="{left:.1f}" y="{y - 13:.1f}" width="{width:.1f}" height="26" rx="13" fill="{PAPER}" stroke="{paint}" '
-        f'stroke-width="2"/><circle cx="{left + 15:.1f}" cy="{y:.1f}" r="5" fill="{paint}"/>'
+        f'<rect x="{left:.1f}" y="{y - 13:.1f}" width="{width:.1f}" height="26" rx="13" fill="{PAPER}" '
+        f'stroke="{paint}" stroke-width="2"/><circle cx="{left + 15:.1f}" cy="{y:.1f}" r="5" fill="{paint}"/>'
         + _text(left + 26, y + 4.5, op, size=13)
     )
 
@@ -207,7 +214,8 @@ def _box(box: Box) -> str:
 
 
 def _text(x: float, y: float, text: str, size: int = 13, weight: int = 400, fill: str = INK) -> str:
-    return f'<text x="{x:g}" y="{y:g}" font-size="{size}" font-weight="{weight}" fill="{fill}">{escape(_shown(text))}</text>'
+    style = f'font-size="{size}" font-weight="{weight}" fill="{fill}"'
+    return f'<text x="{x:g}" y="{y:g}" {style}>{escape(_shown(text))}</text>'
 
 
 def _shown(text: str) -> str:
@@ -240,7 +248,7 @@ def _legend(ops: Sequence[str], width: float, lines: Sequence[str] = ()) -> _Dra
 
 def _document(width: float, height: float, title: str, body: str) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
-        f'role="img" font-family="{escape(FONT)}"><title>{escape(_shown(title))}</title>'
-        f'<rect width="100%" height="100%" fill="{PAPER}"/>{body}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
+        f'width="{width:g}" height="{height:g}" role="img" font-family="{escape(FONT)}">'
+        f'<title>{escape(_shown(title))}</title><rect width="100%" height="100%" fill="{PAPER}"/>{body}</svg>\n'
     )
