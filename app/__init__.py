@@ -1,1 +1,1 @@
-"""The dashboard: a Streamlit app that watches runs, starts searches and steers them. It reads run folders and never imports torch."""
+"""The dashboard: a Streamlit app that watches, starts and steers searches. It reads run folders and no torch."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
-st.set_page_config(page_title="DARTS Workbench", page_icon=":material/hub:", layout="wide")
+# A picture of our own: Streamlit would fetch the file of an emoji or a Material icon from the network.
+st.set_page_config(page_title="DARTS Workbench", page_icon=str(Path(__file__).with_name("icon.svg")), layout="wide")
 
 page = st.navigation(
     [

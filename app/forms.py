@@ -25,10 +25,16 @@ GROUPS = {
 def ask(setting: Setting, now: Scalar, key: str, choices: Iterable[str] = ()) -> Any:
     """One field that holds `now`; returns what the form says."""
     label = escaped(setting.doc.rstrip("."))
-    hint = f"`{setting.name}`" + (f", {setting.span}" if setting.span else "") + f"; usually {escaped(value(setting.default))}"
+    hint = (
+        f"`{setting.name}`"
+        + (f", {setting.span}" if setting.span else "")
+        + f"; usually {escaped(value(setting.default))}"
+    )
     options = list(setting.choices or choices)
     if options:
-        return st.selectbox(label, options, index=options.index(str(now)) if str(now) in options else 0, key=key, help=hint)
+        return st.selectbox(
+            label, options, index=options.index(str(now)) if str(now) in options else 0, key=key, help=hint
+        )
     if setting.type == "bool":
         return st.checkbox(label, value=bool(now), key=key, help=hint)
     if setting.type == "str":
@@ -41,7 +47,9 @@ def ask(setting: Setting, now: Scalar, key: str, choices: Iterable[str] = ()) ->
     return st.number_input(label, low, high, float(now), step=_step(float(now)), format="%g", key=key, help=hint)
 
 
-def ask_all(settings: Mapping[str, Setting], now: Mapping[str, Scalar], key: str, choices: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+def ask_all(
+    settings: Mapping[str, Setting], now: Mapping[str, Scalar], key: str, choices: Mapping[str, Iterable[str]]
+) -> dict[str, Any]:
     """Every setting under its group's heading; `now` are the values shown first. Returns name -> value."""
     said: dict[str, Any] = {}
     for group, title in GROUPS.items():

@@ -1,4 +1,4 @@
-"""The gate: one ASGI middleware in front of everything the server answers, pages, assets, WebSocket and run routes alike.
+"""The gate: one ASGI middleware in front of all that the server answers: pages, assets, WebSocket and run routes.
 
 A loopback address keeps other machines out, but not the other users of this one, nor the web pages they open
 (DNS rebinding, a page on another local port). So every request must name one of our hosts, come from our own
@@ -57,7 +57,7 @@ HEADERS = {
 
 
 class Gate:
-    """Lets a request through when its host, origin and cookie are ours; answers every other one with 4xx and a sentence."""
+    """Lets a request through when its host, origin and cookie are ours; any other gets 4xx and a sentence."""
 
     def __init__(self, app: ASGIApp, token: str, hosts: Sequence[str]) -> None:
         self.app = app
@@ -82,7 +82,7 @@ class Gate:
         host = headers.get("host", "")
         name, port = _name_and_port(host)
         if name not in self.hosts:
-            return _refuse(HTTPStatus.FORBIDDEN, "This server answers on this machine only, under localhost or 127.0.0.1.")
+            return _refuse(HTTPStatus.FORBIDDEN, "This server answers under localhost and 127.0.0.1 only.")
         if not _from_here(headers, host):
             return _refuse(HTTPStatus.FORBIDDEN, "This server does not answer requests made by other web pages.")
         if _leaves_its_folder(scope["path"]):
@@ -132,7 +132,7 @@ def refuse_public_bind(address: str | None) -> None:
             "dashboard",
             "server.address",
             f"{address or 'every interface'} can be reached from other machines",
-            "use darts-dash, or --server.address 127.0.0.1, or set DARTS_TOKEN to a secret of 32 characters and server.allowedHosts",
+            "use darts-dash or --server.address 127.0.0.1, or set DARTS_TOKEN to a long secret and server.allowedHosts",
         )
 
 
@@ -145,7 +145,9 @@ def read_token(folder: Path) -> str:
     """
     given = os.environ.get("DARTS_TOKEN", "")
     if given and (len(given) < 16 or not given.isascii() or not given.isprintable()):
-        raise BadInput("environment", "DARTS_TOKEN", "it is no secret", "give at least 16 plain characters, or unset it")
+        raise BadInput(
+            "environment", "DARTS_TOKEN", "it is no secret", "give at least 16 plain characters, or unset it"
+        )
     return given or _kept_token(folder / ".token") or secrets.token_urlsafe(32)
 
 

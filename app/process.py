@@ -30,7 +30,7 @@ class Launch:
 
     name: str
     command: tuple[str, ...]
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[Any]
     output: IO[bytes]
     began: float  # time.monotonic()
 
@@ -114,7 +114,7 @@ def _launch(name: str, arguments: Sequence[str], threads: int, stdin: str = "") 
     command = (sys.executable, "-m", "darts_core", *arguments)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("DARTS_TOKEN", "STREAMLIT_"))}
     environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-    output = tempfile.TemporaryFile()  # nameless: it lives as long as the process holds it, even without this server
+    output = tempfile.TemporaryFile()  # noqa: SIM115  nameless; lives as long as the process, even without this server
     options: dict[str, Any] = {"start_new_session": True}
     if os.name == "nt":
         flags = ("DETACHED_PROCESS", "CREATE_NEW_PROCESS_GROUP", "BELOW_NORMAL_PRIORITY_CLASS")
@@ -125,7 +125,9 @@ def _launch(name: str, arguments: Sequence[str], threads: int, stdin: str = "") 
         )
     except OSError as problem:
         output.close()
-        raise BadInput("start", name, f"the search process did not start ({problem.strerror})", "try again") from problem
+        raise BadInput(
+            "start", name, f"the search process did not start ({problem.strerror})", "try again"
+        ) from problem
     if os.name != "nt":
         _be_nice(process.pid)
     _hand_over(process, stdin)
@@ -142,7 +144,7 @@ def _be_nice(pid: int) -> None:
         return  # gone already, or not allowed: it only runs less politely
 
 
-def _hand_over(process: subprocess.Popen[bytes], text: str) -> None:
+def _hand_over(process: subprocess.Popen[Any], text: str) -> None:
     assert process.stdin is not None
     try:
         process.stdin.write(text.encode())

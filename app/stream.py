@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +42,22 @@ PLAIN = {"Content-Encoding": "identity"}
 
 @dataclass(frozen=True)
 class Position:
-    """How much of a run a viewer has: whole records of steps.bin, bytes of events.jsonl."""
+    """How much of a run a viewer has: whole records of steps.bin, bytes of events.jsonl, and of which generation."""
 
     records: int
     offset: int
+    generation: int = 0  # tails moved aside by resumes that came out different; the text leaves out a 0
 
     def __str__(self) -> str:
-        return f"{self.records},{self.offset}"
+        return f"{self.records},{self.offset}" + (f",{self.generation}" if self.generation else "")
 
     @staticmethod
     def parse(text: str) -> Position:
-        """Raises BadInput for anything but two whole numbers with a comma between."""
-        found = re.fullmatch(r"(\d{1,12}),(\d{1,15})", text)
+        """Raises BadInput for anything but two or three whole numbers with commas between."""
+        found = re.fullmatch(r"(\d{1,12}),(\d{1,15})(?:,(\d{1,6}))?", text)
         if found is None:
             raise BadInput("stream", "after", "is no position", "give <records>,<event offset> as the history does")
-        return Position(int(found[1]), int(found[2]))
+        return Position(int(found[1]), int(found[2]), int(found[3] or 0))
 
 
 class Feed:
@@ -67,12 +68,13 @@ class Feed:
         self._guard = threading.Lock()
         self._looked = 0.0
         self._count = 0
-        self._status: dict[str, Any] = {}
+        self.last_status: dict[str, Any] = {}
         self._status_at = 0.0
         self._seen: deque[tuple[float, int]] = deque()  # (seconds, records), for the rate
-        self._messages: dict[tuple[int, int], bytes] = {}
+        self._batches: dict[tuple[int, int], tuple[int, bytes]] = {}
         self._events: list[dict[str, Any]] = []
         self._offset = 0
+        self.generation = self.reader.generation()
 
     def count(self) -> int:
         """Whole records in steps.bin."""
@@ -101,10 +103,14 @@ class Feed:
         rate = self.rate()
         with self._guard:
             now = time.monotonic()
-            if not self._status or now - self._status_at >= STATUS_EVERY / 2:
+            if not self.last_status or now - self._status_at >= STATUS_EVERY / 2:
                 status = self.reader.status()
                 self._status_at = now
-                self._status = {
+                if self.reader.generation() != self.generation:  # lines and records were moved aside
+                    self.generation = self.reader.generation()
+                    self._batches.clear()
+                    self._events, self._offset = [], 0
+                self.last_status = {
                     "state": status.state,
                     "step": status.step,
                     "total_steps": status.total_steps,
@@ -114,7 +120,7 @@ class Feed:
                     "silent_s": round(max(0.0, time.time() - status.last_write), 1),
                     "rate": round(rate, 2) if status.state == "running" else 0.0,
                 }
-            return self._status
+            return self.last_status
 
     def told(self) -> list[dict[str, Any]]:
         """All events so far; only new lines are read."""
@@ -123,14 +129,22 @@ class Feed:
             self._events.extend(fresh)
             return list(self._events)
 
-    def steps_message(self, first: int, last: int) -> bytes:
-        """Records first to last (exclusive) as base64; the same slice is encoded once for all viewers."""
-        found = self._messages.get((first, last))
+    def batch(self, first: int, last: int) -> tuple[int, bytes]:
+        """Records first to last (exclusive): how many, and their bytes in base64; encoded once for all viewers.
+
+        Raises BadInput when the first of them is damaged.
+        """
+        found = self._batches.get((first, last))
         if found is None:
-            found = base64.b64encode(self.reader.raw_steps(first, last - first))
-            if len(self._messages) > 8:
-                self._messages.clear()
-            self._messages[first, last] = found
+            raw = self.reader.raw_steps(first, last - first)
+            if not raw:
+                raise BadInput(
+                    self.reader.name, "steps.bin", f"record {first} is damaged", "take another copy of the run"
+                )
+            found = len(raw) // self.reader.record_bytes, base64.b64encode(raw)
+            if len(self._batches) > 8:
+                self._batches.clear()
+            self._batches[first, last] = found
         return found
 
 
@@ -163,28 +177,26 @@ def feed(name: str) -> Feed:
 
 
 def history_block(source: Feed, most: int) -> bytes:
-    """u32 JSON length, the JSON padded with spaces to a multiple of 4 bytes, then raw records, the last one always among them."""
+    """u32 JSON length, the JSON padded so that records start at a multiple of 4, records (the last one among them)."""
+    status = source.status()
     total = source.count()
-    layout = source.reader.layout
-    size = layout.record_bytes
+    size = source.reader.record_bytes
     stride = max(1, -(-total // most))
-    raw = source.reader.raw_steps(0, total)
-    if stride > 1:
-        kept = range((total - 1) % stride, total, stride)
-        raw = b"".join(raw[i * size : (i + 1) * size] for i in kept)
+    first = (total - 1) % stride if total else 0
+    raw = source.reader.raw_steps(first, total - first, stride)
     events, offset = source.reader.events(0)
     head = {
-        "layout": source.reader.info["layout"],
+        "layout": source.reader.layout.to_json(),
         "record_bytes": size,
         "count": len(raw) // size,
         "stride": stride,
         "total": total,
         "events": events,
-        "position": str(Position(total, offset)),
+        "position": str(Position(total, offset, source.generation)),
         "info": source.reader.info,
-        "status": source.status(),
+        "status": status,
     }
-    text = json.dumps(head, allow_nan=False, separators=(",", ":")).encode()
+    text = _json(head)
     text += b" " * (-(4 + len(text)) % 4)
     return struct.pack("<I", len(text)) + text + raw
 
@@ -193,33 +205,36 @@ async def messages(source: Feed, position: Position, stopping: asyncio.Event) ->
     """The endless part: what is new in the run, as server-sent events, until it is complete or the server stops."""
     yield b"retry: 1000\n: connected\n\n"
     told, told_at = None, 0.0
-    while not stopping.is_set():
-        status = source.status()
-        total = source.count()
-        if total < position.records:  # a resumed run moved a different tail aside: the viewer starts again
-            yield _message("reset", Position(0, 0), b"{}")
-            return
-        sent = False
-        while position.records < total and not stopping.is_set():
-            last = min(total, position.records + BATCH)
-            data = source.steps_message(position.records, last)
-            position = Position(last, position.offset)
-            yield _message("steps", position, data)
-            sent = True
-        events, offset = source.reader.events(position.offset)
-        if offset != position.offset:
-            position = Position(position.records, offset)
-            yield _message("events", position, json.dumps(events, allow_nan=False, separators=(",", ":")).encode())
-            sent = True
-        now = time.monotonic()
-        facts = {key: status[key] for key in ("state", "paused", "edited", "message")}
-        if facts != told or now - told_at >= STATUS_EVERY:
-            told, told_at = facts, now
-            yield _message("status", position, json.dumps(status, allow_nan=False).encode())
-        if status["state"] in COMPLETE and not sent:
-            yield _message("end", position, b"{}")
-            return
-        await asyncio.sleep(POLL)
+    try:
+        while not stopping.is_set():
+            status = source.status()
+            total = source.count()
+            if total < position.records or source.generation != position.generation:
+                yield _message("reset", Position(0, 0, source.generation), b"{}")  # a tail was moved aside: start again
+                return
+            fresh = False
+            while position.records < total and not stopping.is_set():
+                count, data = source.batch(position.records, min(total, position.records + BATCH))
+                position = replace(position, records=position.records + count)
+                yield _message("steps", position, data)
+                fresh = True
+            events, offset = source.reader.events(position.offset)
+            if offset != position.offset:
+                position = replace(position, offset=offset)
+                yield _message("events", position, _json(events))
+                fresh = True
+            now = time.monotonic()
+            facts = [status[key] for key in ("state", "paused", "edited", "message")]
+            if facts != told or now - told_at >= STATUS_EVERY:
+                told, told_at = facts, now
+                yield _message("status", position, _json(status))
+            if status["state"] in COMPLETE and not fresh:
+                yield _message("end", position, b"{}")
+                return
+            await asyncio.sleep(POLL)
+    except BadInput as problem:  # the folder was damaged or moved to the trash meanwhile
+        yield _message("status", position, _json({**source.last_status, "state": "corrupt", "message": str(problem)}))
+        yield _message("end", position, b"{}")
 
 
 def routes(stopping: asyncio.Event) -> list[Route]:
@@ -259,6 +274,10 @@ def routes(stopping: asyncio.Event) -> list[Route]:
 
 def _message(kind: str, position: Position, data: bytes) -> bytes:
     return f"id: {position}\nevent: {kind}\ndata: ".encode() + data + b"\n\n"
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _at_most(text: str) -> int:

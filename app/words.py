@@ -1,4 +1,4 @@
-"""Sentences of the pages: numbers, times and states in words. Pure functions; what comes from a run is data, never markup."""
+"""Sentences of the pages: numbers, times and states in words. What comes from a run is data, never markup."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def result(events: Sequence[Mapping[str, Any]]) -> list[str]:
     if epoch is not None:
         found = epoch["collapse"]
         said.append(
-            f"{found['derived_skips']} of {found['derived_edges']} edges of the derived normal cell are skip connections "
-            f"({found['level']})."
+            f"{found['derived_skips']} of {found['derived_edges']} edges of the derived normal cell are skip "
+            f"connections ({found['level']})."
         )
     trained = [event for event in events if event["type"] == "trained"]
     derived = [event["accuracy"] for event in trained if event["role"] == "derived"]

@@ -18,7 +18,7 @@ import streamlit as st
 from app import process, stream
 from app.board import board, build_board_data
 from app.forms import ask, ask_all
-from app.words import STATES, about, escaped, noise, percent, progress, result, value
+from app.words import STATES, about, escaped, noise, progress, result, value
 from darts_core import runs
 from darts_core.config import PRESETS, SETTINGS, SearchConfig, catalogue, steerable
 from darts_core.errors import BadInput
@@ -64,7 +64,9 @@ def picker() -> None:
         st.caption("No runs yet.")
         return
     names = list(titles)
-    picked = st.selectbox("Run", names, names.index(now) if now in names else None, format_func=lambda name: titles[name])
+    picked = st.selectbox(
+        "Run", names, names.index(now) if now in names else None, format_func=lambda name: titles[name]
+    )
     if picked and picked != now:
         show(picked)
         st.rerun()
@@ -150,7 +152,9 @@ def chip(status: Mapping[str, Any]) -> None:
         st.badge(word, color=color)  # type: ignore[arg-type]
         st.text(progress(status))
         if status["edited"]:
-            st.badge("edited", color="gray", icon=":material/edit:", help="Settings were changed while this search ran.")
+            st.badge(
+                "edited", color="gray", icon=":material/edit:", help="Settings were changed while this search ran."
+            )
 
 
 def order(name: str, kind: str, **fields: Any) -> None:
@@ -200,7 +204,7 @@ def controls(name: str, status: Mapping[str, Any]) -> None:
 
 @st.fragment(run_every=1.0)
 def head(name: str, drawn: str) -> None:
-    """State, progress and controls. `drawn` is the state that the page around it shows; another one redraws the page."""
+    """State, progress and controls. `drawn` is the state that the page around it shows; another redraws the page."""
     try:
         source = stream.feed(name)
         status, events = source.status(), source.told()
@@ -254,7 +258,7 @@ def steer(name: str, strategy: str, config: Mapping[str, Any]) -> None:
     now = dict(config)
     now |= {e["name"]: e["value"] for e in events if e["type"] == "applied" and e["kind"] == "set" and e["accepted"]}
     settings = steerable(strategy)
-    st.caption("Takes effect at the next step. Every chart gets a mark there, and the run is called edited from then on.")
+    st.caption("Takes effect at the next step. Every chart gets a mark there; from then on the run is called edited.")
     with st.form(f"steer-{name}", border=False):
         columns = st.columns(2)
         said = {key: columns[i % 2].container() for i, key in enumerate(settings)}
@@ -287,7 +291,9 @@ def branch(name: str, config: Mapping[str, Any]) -> None:
     epochs = sorted({event["epoch"] for event in saved}, reverse=True)
     st.caption("The new search starts with the weights and alphas of that epoch; this one stays as it is.")
     epoch = st.selectbox("After how many epochs", epochs, key=f"branch-epoch-{name}")
-    settings = {key: setting for key, setting in {**SETTINGS, **steerable(str(config["strategy"]))}.items() if key in config}
+    settings = {
+        key: setting for key, setting in {**SETTINGS, **steerable(str(config["strategy"]))}.items() if key in config
+    }
     keys = st.multiselect("Settings to change", list(settings), default=["a_lr"], key=f"branch-keys-{name}")
     changes = {key: ask(settings[key], config[key], f"branch-{name}-{key}") for key in keys}
     if st.button("Start branch", type="primary", icon=":material/call_split:", key=f"branch-start-{name}"):
@@ -333,24 +339,12 @@ def broken(name: str, state: str, events: Events) -> None:
                 st.code(tail if isinstance(tail, str) else "\n".join(tail), language=None, wrap_lines=True)
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
-def picture(genotype: str) -> str:
-    """The SVG of a cell, from its JSON text."""
-    return svg.genotype_svg(Genotype.from_json(genotype_json(genotype)))
-
-
-def genotype_json(text: str) -> Any:
-    from darts_core import io
-
-    return io.loads(text.encode(), "genotype")
-
-
 EXPORTS = {
     "genotype.json": ("Genotype (JSON)", "application/json", lambda cell: cell.dumps()),
     "genotype.txt": ("DARTS text", "text/plain", lambda cell: cell.text()),
     "cell.svg": ("SVG", "image/svg+xml", svg.genotype_svg),
-    "cell.pdf": ("PDF", "application/pdf", lambda cell: dot.render(cell, "pdf")),
-    "cell.png": ("PNG", "image/png", lambda cell: dot.render(cell, "png")),
+    "cell.pdf": ("PDF", "application/pdf", lambda cell: dot.render(dot.genotype_dot(cell), "pdf")),
+    "cell.png": ("PNG", "image/png", lambda cell: dot.render(dot.genotype_dot(cell), "png")),
     "cell.dot": ("DOT", "text/vnd.graphviz", lambda cell: dot.genotype_dot(cell)),
 }
 
@@ -365,9 +359,14 @@ def downloads(name: str, data: Mapping[str, Any]) -> None:
     with st.container(horizontal=True, gap="small"):
         for file, (title, mime, _) in EXPORTS.items():
             st.download_button(
-                title, partial(export, data, file), f"{name}-{file}", mime, on_click="ignore", icon=":material/download:",
+                title,
+                partial(export, data, file),
+                f"{name}-{file}",
+                mime,
+                on_click="ignore",
+                icon=":material/download:",
                 key=f"download-{file}",
-            )  # fmt: skip
+            )
 
 
 def cell_card(name: str, state: str, events: Events) -> None:
@@ -438,7 +437,9 @@ with st.sidebar:
 
 if empty:
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.info("This is a recorded search. Your own takes a minute and changes as you watch.", icon=":material/history:")
+        st.info(
+            "This is a recorded search. Your own takes a minute and changes as you watch.", icon=":material/history:"
+        )
         if st.button("Start your first search (60 s)", type="primary", key="first"):
             start(PRESETS["laptop"].config())
 if current is None:

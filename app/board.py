@@ -1,0 +1,187 @@
+"""The live board: one Streamlit component that keeps its own state in the page and draws a run as it happens.
+
+It fetches history and stream from the read-only routes of `stream.py` by itself, so nothing reruns while a search
+moves. Python says which run, where the nodes of its cells lie and how the charts look; what a person picks comes back
+as the state values `edge`, `step`, `cell` and `show`, which belong into the address of the page.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import darts_core.view
+from darts_core.derive import SKIP, collapse
+from darts_core.errors import BadInput
+from darts_core.genotype import CellGenes, Gene, Genotype
+from darts_core.space import CellSpec, SearchSpace
+from darts_core.view.figures import templates
+from darts_core.view.layout import cell_layout
+from darts_core.view.palette import KIND_TITLES, OP_MEANING, colours
+
+SHOWS = ("all", "derived")
+HTML = '<div class="darts-board"></div>'
+HERE = Path(__file__).parent
+VIEW = Path(darts_core.view.__file__).parent
+
+
+def board(
+    data: Mapping[str, Any],
+    key: str = "board",
+    on_change: Callable[[], None] | None = None,
+) -> Any:
+    """Put the board on the page.
+
+    Args:
+        data: what `build_board_data` made.
+        key: keep it fixed, so that the board stays as it is while the script reruns.
+        on_change: called before the rerun that follows a pick; the values are in `st.session_state[key]` then.
+
+    Returns: an object with `edge`, `step`, `cell` and `show`, each None until a person picks something:
+        edge: "<kind>-<source>-<target>", states as in `CellSpec.edges` ("normal-0-2").
+        step: the step a person looks at, 0 while following the newest one.
+        cell: a kind of cell, or "both".     show: "all" or "derived" edges.
+    """
+    picked = on_change or _nothing
+    return _component()(
+        key=key,
+        data=dict(data),
+        on_edge_change=picked,
+        on_step_change=picked,
+        on_cell_change=picked,
+        on_show_change=picked,
+        height="content",
+    )
+
+
+def build_board_data(
+    info: Mapping[str, Any],
+    *,
+    status: Mapping[str, Any] | None = None,
+    view: Mapping[str, Any] | None = None,
+    rows: bytes | None = None,
+    base: str = "darts",
+) -> dict[str, Any]:
+    """All that the board needs to know of a run before its first record arrives, as plain JSON.
+
+    Args:
+        info: the run's `run.json`; name, title, config and space are read.
+        status: the run's status as the stream sends it, so that the first picture can say "starting".
+        view: where to start: edge, step, cell, show (as `board` returns them), play (True: replay from the start, again
+            and again), speed (1 to 60), version (a number; a new one makes an open board take these values).
+        rows: the block that the history route would send, where routes cannot be reached; give it at every rerun.
+        base: the path of the routes, relative to the page.
+
+    Raises:
+        BadInput: the run's space cannot be read, or `view` names something that is not there.
+    """
+    space = SearchSpace.from_json(info["space"], f"{info['name']}/run.json")
+    ops = list(dict.fromkeys(op for cell in space.cells.values() for op in cell.ops))
+    return {
+        "run": info["name"],
+        "title": info.get("title") or info["name"],
+        "base": base,
+        "plotly": f"{base}/plotly.js",
+        "rows": base64.b64encode(rows).decode("ascii") if rows is not None else None,
+        "status": dict(status) if status else None,
+        "view": checked_view(space, view or {}),
+        "cells": {kind: _cell(kind, cell) for kind, cell in space.cells.items()},
+        "meanings": {op: OP_MEANING.get(op, "") for op in ops},
+        "figures": templates(ops),
+        "collapse": collapse_levels(space),
+        "temperature": info.get("config", {}).get("temperature", 1.0),
+        "epochs": info.get("epochs"),
+    }
+
+
+def checked_view(space: SearchSpace, view: Mapping[str, Any]) -> dict[str, Any]:
+    """What a link or a widget asks for, without what this run does not have: a link may come from another run."""
+    kinds = [*space.cells, "both"] if len(space.cells) > 1 else list(space.cells)
+    edges = [edge_name(kind, edge) for kind, cell in space.cells.items() for edge in cell.edges]
+    step = view.get("step")
+    speed = view.get("speed")
+    return {
+        "cell": view["cell"] if view.get("cell") in kinds else kinds[0],
+        "show": view["show"] if view.get("show") in SHOWS else None,
+        "edge": view["edge"] if view.get("edge") in edges else None,
+        "step": step if isinstance(step, int) and step > 0 else 0,
+        "play": bool(view.get("play", False)),
+        "speed": min(60, max(1, speed)) if isinstance(speed, int) else 5,
+        "version": view.get("version", 0),
+    }
+
+
+def edge_name(kind: str, edge: tuple[int, int]) -> str:
+    """How an edge is called in an address: "normal-0-2"."""
+    return f"{kind}-{edge[0]}-{edge[1]}"
+
+
+def collapse_levels(space: SearchSpace) -> dict[str, Any] | None:
+    """The collapse level for each number of skips among the derived edges, asked of the one definition in `derive`.
+
+    None where no edge can be a skip.
+    """
+    kind = "normal" if "normal" in space.cells else next(iter(space.cells))
+    cell = space.cells[kind]
+    others = [op for op in cell.ops if op not in (SKIP, "none")]
+    if SKIP not in cell.ops:
+        return None
+    kept = [
+        len(cell.edges_into(n)) if cell.keep is None else min(cell.keep, len(cell.edges_into(n)))
+        for n in range(cell.nodes)
+    ]
+    edges = sum(kept)
+    mixes = {k: c.legal_array() / c.legal_array().sum(-1, keepdims=True).clip(1) for k, c in space.cells.items()}
+
+    def level(skips: int) -> str:
+        genes = [Gene(SKIP if i < skips else (others or [SKIP])[0], 0) for i in range(edges)]
+        genotype = Genotype(space.name, {kind: CellGenes((tuple(genes),), cell.output)})
+        return collapse(space, mixes, genotype).level
+
+    return {"kind": kind, "op": SKIP, "levels": [level(skips) for skips in range(edges + 1)]}
+
+
+def board_js() -> str:
+    """What the browser loads: the ribbon drawing, then the board that uses it."""
+    return (VIEW / "ribbon.js").read_text("utf-8") + (HERE / "board.js").read_text("utf-8")
+
+
+def board_css() -> str:
+    return (VIEW / "ribbon.css").read_text("utf-8") + (HERE / "board.css").read_text("utf-8")
+
+
+def _cell(kind: str, cell: CellSpec) -> dict[str, Any]:
+    return {
+        "title": KIND_TITLES.get(kind, kind),
+        "inputs": cell.inputs,
+        "nodes": cell.nodes,
+        "ops": list(cell.ops),
+        "edges": [list(edge) for edge in cell.edges],
+        "legal": [list(row) for row in cell.legal],
+        "keep": cell.keep,
+        "output": list(cell.output),
+        "states": [cell.state_label(state) for state in range(cell.states)],
+        "colours": colours(cell.ops),
+        "layout": cell_layout(cell).to_json(),
+    }
+
+
+@cache
+def _component() -> Callable[..., Any]:
+    import streamlit as st  # here, so that the data of the board can be built and tested without a server
+
+    try:
+        return st.components.v2.component(
+            "darts_board", html=HTML, css=board_css(), js=board_js(), isolate_styles=False
+        )
+    except AttributeError as error:
+        raise BadInput(
+            "dashboard", "streamlit", "is too old for the board", "install streamlit 1.67 or newer"
+        ) from error
+
+
+def _nothing() -> None:
+    """Streamlit offers a state value only for names that have a callback."""
