@@ -15,7 +15,6 @@ from typing import Any
 
 import darts_core.view
 from darts_core.derive import SKIP, collapse
-from darts_core.errors import BadInput
 from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.space import CellSpec, SearchSpace
 from darts_core.view.figures import templates
@@ -129,11 +128,8 @@ def collapse_levels(space: SearchSpace) -> dict[str, Any] | None:
     others = [op for op in cell.ops if op not in (SKIP, "none")]
     if SKIP not in cell.ops:
         return None
-    kept = [
-        len(cell.edges_into(n)) if cell.keep is None else min(cell.keep, len(cell.edges_into(n)))
-        for n in range(cell.nodes)
-    ]
-    edges = sum(kept)
+    arriving = [len(cell.edges_into(node)) for node in range(cell.nodes)]
+    edges = sum(n if cell.keep is None else min(cell.keep, n) for n in arriving)
     mixes = {k: c.legal_array() / c.legal_array().sum(-1, keepdims=True).clip(1) for k, c in space.cells.items()}
 
     def level(skips: int) -> str:
@@ -171,16 +167,9 @@ def _cell(kind: str, cell: CellSpec) -> dict[str, Any]:
 
 @cache
 def _component() -> Callable[..., Any]:
-    import streamlit as st  # here, so that the data of the board can be built and tested without a server
+    from streamlit.components.v2 import component  # here: the data can be built and tested without a server
 
-    try:
-        return st.components.v2.component(
-            "darts_board", html=HTML, css=board_css(), js=board_js(), isolate_styles=False
-        )
-    except AttributeError as error:
-        raise BadInput(
-            "dashboard", "streamlit", "is too old for the board", "install streamlit 1.67 or newer"
-        ) from error
+    return component("darts_board", html=HTML, css=board_css(), js=board_js(), isolate_styles=False)
 
 
 def _nothing() -> None:
