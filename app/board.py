@@ -21,39 +21,29 @@ from darts_core.view.figures import templates
 from darts_core.view.layout import cell_layout
 from darts_core.view.palette import KIND_TITLES, OP_MEANING, colours
 
+PARTS = ("edge", "step", "cell", "show")
 SHOWS = ("all", "derived")
 HTML = '<div class="darts-board"></div>'
 HERE = Path(__file__).parent
 VIEW = Path(darts_core.view.__file__).parent
 
 
-def board(
-    data: Mapping[str, Any],
-    key: str = "board",
-    on_change: Callable[[], None] | None = None,
-) -> Any:
+def board(data: Mapping[str, Any], key: str = "board", **on_change: Callable[[], None]) -> Any:
     """Put the board on the page.
 
     Args:
         data: what `build_board_data` made.
         key: keep it fixed, so that the board stays as it is while the script reruns.
-        on_change: called before the rerun that follows a pick; the values are in `st.session_state[key]` then.
+        on_change: `on_edge_change`, `on_step_change`, `on_cell_change`, `on_show_change`, each called before the rerun
+            that follows a pick; the values stand in `st.session_state[key]` then.
 
     Returns: an object with `edge`, `step`, `cell` and `show`, each None until a person picks something:
         edge: "<kind>-<source>-<target>", states as in `CellSpec.edges` ("normal-0-2").
-        step: the step a person looks at, 0 while following the newest one.
+        step: the step a person looks at, None while following the newest one.
         cell: a kind of cell, or "both".     show: "all" or "derived" edges.
     """
-    picked = on_change or _nothing
-    return _component()(
-        key=key,
-        data=dict(data),
-        on_edge_change=picked,
-        on_step_change=picked,
-        on_cell_change=picked,
-        on_show_change=picked,
-        height="content",
-    )
+    callbacks = {f"on_{part}_change": _nothing for part in PARTS} | on_change
+    return _component()(key=key, data=dict(data), height="content", **callbacks)
 
 
 def build_board_data(
@@ -69,13 +59,14 @@ def build_board_data(
     Args:
         info: the run's `run.json`; name, title, config and space are read.
         status: the run's status as the stream sends it, so that the first picture can say "starting".
-        view: where to start: edge, step, cell, show (as `board` returns them), play (True: replay from the start, again
-            and again), speed (1 to 60), version (a number; a new one makes an open board take these values).
+        view: where to start: edge, step, cell, show (as `board` returns them, or their text in an address), play (True:
+            replay from the start, again and again), speed (1 to 60), version (a new number makes an open board, which
+            otherwise keeps what a person picked, take these values).
         rows: the block that the history route would send, where routes cannot be reached; give it at every rerun.
         base: the path of the routes, relative to the page.
 
     Raises:
-        BadInput: the run's space cannot be read, or `view` names something that is not there.
+        BadInput: the run's space cannot be read.
     """
     space = SearchSpace.from_json(info["space"], f"{info['name']}/run.json")
     ops = list(dict.fromkeys(op for cell in space.cells.values() for op in cell.ops))
@@ -97,20 +88,26 @@ def build_board_data(
 
 
 def checked_view(space: SearchSpace, view: Mapping[str, Any]) -> dict[str, Any]:
-    """What a link or a widget asks for, without what this run does not have: a link may come from another run."""
+    """What a link or a widget asks for, without what this run does not have: a link may be of another run."""
     kinds = [*space.cells, "both"] if len(space.cells) > 1 else list(space.cells)
     edges = [edge_name(kind, edge) for kind, cell in space.cells.items() for edge in cell.edges]
-    step = view.get("step")
-    speed = view.get("speed")
     return {
         "cell": view["cell"] if view.get("cell") in kinds else kinds[0],
         "show": view["show"] if view.get("show") in SHOWS else None,
         "edge": view["edge"] if view.get("edge") in edges else None,
-        "step": step if isinstance(step, int) and step > 0 else 0,
+        "step": _whole(view.get("step"), 0, 2**32),
         "play": bool(view.get("play", False)),
-        "speed": min(60, max(1, speed)) if isinstance(speed, int) else 5,
+        "speed": _whole(view.get("speed"), 1, 60) or 5,
         "version": view.get("version", 0),
     }
+
+
+def _whole(value: Any, low: int, high: int) -> int:
+    """`value` as a whole number within bounds; 0 for what is none."""
+    try:
+        return min(high, max(low, int(value)))
+    except (TypeError, ValueError):
+        return 0
 
 
 def edge_name(kind: str, edge: tuple[int, int]) -> str:
