@@ -189,9 +189,6 @@ class SearchConfig:
         "auto", "run", "Where to compute; auto: a GPU if there is one.", choices=("auto", "cpu", "cuda", "mps")
     )
     threads: int = _setting(0, "run", "CPU threads; 0: one less than there are cores.", 0, 1024)
-    keep_checkpoints: bool = _setting(
-        True, "run", "Keep a checkpoint of every epoch, to branch from (false: the last two)."
-    )
     options: Mapping[str, Scalar] = field(default_factory=dict)  # the strategy's own, all of them
 
     def __post_init__(self) -> None:

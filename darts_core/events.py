@@ -21,6 +21,11 @@ from darts_core.errors import BadInput, unknown
 Json = Any  # None, bool, int, float, str, list or dict
 Scalar = bool | int | float | str | None
 
+# What every search measures at every step: losses in nats, accuracies from 0 to 1, rates, L2 norms before clipping.
+STEP_METRICS = (
+    "train_loss", "train_accuracy", "val_loss", "val_accuracy", "w_lr", "a_lr", "w_grad_norm", "a_grad_norm",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)
 class Step:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 from darts_core import io
 from darts_core.errors import BadInput, unknown
-from darts_core.space import KNOWN_OPS, MAX_NODES
+from darts_core.space import KNOWN_OPS, MAX_NODES, SearchSpace
 
 MAX_TEXT = 100_000  # bytes; a genotype of twelve nodes needs under 4,000
 INPUTS = 2  # states from outside the cell; nodes are numbered from here on
@@ -148,6 +149,20 @@ class Genotype:
     def dumps(self) -> str:
         """Readable JSON text, one line break at the end."""
         return json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
+
+
+def random_genotype(space: SearchSpace, rng: random.Random) -> Genotype:
+    """A derived cell drawn uniformly: per node `keep` of its edges, on each a legal operation other than `none`."""
+    cells = {}
+    for kind, cell in space.cells.items():
+        nodes = []
+        for node in range(cell.nodes):
+            into = cell.edges_into(node)
+            kept = sorted(rng.sample(into, min(cell.keep or len(into), len(into))))
+            legal = {e: [op for op, ok in zip(cell.ops, cell.legal[e], strict=True) if ok and op != "none"] for e in kept}
+            nodes.append(tuple(Gene(rng.choice(legal[e]), cell.edges[e][0]) for e in kept))
+        cells[kind] = CellGenes(tuple(nodes), cell.output)
+    return Genotype(space.name, cells)
 
 
 def _genes_from_json(data: Any, where: str, kind: str) -> CellGenes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from darts_core import derive as derivation
 from darts_core.config import SearchConfig, steerable
 from darts_core.errors import BadInput, unknown
-from darts_core.events import Alarm, Applied, Epoch, Event, Order, Phase, Result, Step
+from darts_core.events import STEP_METRICS, Alarm, Applied, Epoch, Event, Order, Phase, Result, Step
 from darts_core.genotype import Genotype
 from darts_core.mix import Alphas, Mix, as_arrays
 from darts_core.search import probes
@@ -30,16 +30,6 @@ from darts_core.seeds import seed
 from darts_core.tasks import Batch, Task
 
 VALIDATE_AT_MOST = 2000  # images of the architecture split measured at the end of an epoch
-STEP_METRICS = (
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "w_lr",
-    "a_lr",
-    "w_grad_norm",
-    "a_grad_norm",
-)
 LEVELS = ("healthy", "drifting", "collapsed")
 ARCHITECTURE_STEP = 1  # flag of a step record
 
@@ -49,7 +39,7 @@ class Snapshot:
     """Not for the record: the loop hands its state to whoever drives it. Read it before asking for the next event."""
 
     state: State
-    reason: str  # "start", "epoch", "order" or "interrupt"
+    reason: str  # "start", "epoch", "order", "stop" or "interrupt"
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,7 @@ class Host:
     """What a search may ask of the place it runs in; `Host()` is a notebook cell."""
 
     start: State | None = None  # resume or branch from here
-    orders: Callable[[int], Sequence[Order]] = lambda step: ()  # steering, asked for before each step
+    orders: Callable[[int], Iterable[Order]] = lambda step: ()  # steering, asked for before each step; may wait (pause)
 
 
 Strategy = Callable[[Task, SearchConfig, Host], Iterator[Event | Snapshot]]
@@ -125,6 +115,7 @@ class Search:
                     if order.kind == "checkpoint":
                         yield Snapshot(self.state(), "order")
                     if order.kind == "stop":
+                        yield Snapshot(self.state(), "stop")
                         yield self.result(stopped=True)
                         return
                 yield self.one_step()
@@ -363,7 +354,12 @@ class Search:
         )
 
     def restore(self, state: State) -> None:
-        """Go on from `state`: settings that steering had changed are in force again."""
+        """Go on from `state`: settings that steering had changed are in force again.
+
+        Raises:
+            BadInput: the state belongs to another net or another alpha layout.
+        """
+        state.check(self.state().tensors())
         places = {**self.params, **dict(self.net.named_buffers())}
         with torch.no_grad():
             for name, place in places.items():

@@ -49,6 +49,19 @@ class State:
             **{f"a.{name}": t for name, t in self.a_optimiser.items()},
         }
 
+    def check(self, expected: Mapping[str, Tensor], where: str = "checkpoint") -> None:
+        """Names, shapes and types must agree exactly with those that the search would save.
+
+        Raises:
+            BadInput: names the first difference.
+        """
+        _agree(self.tensors(), expected, where)
+
+    @property
+    def file(self) -> str:
+        """Its name in checkpoints/: after finished epochs, or in the middle of one."""
+        return f"s{self.step:08d}.safetensors" if self.index else f"e{self.epoch:04d}.safetensors"
+
     def to_bytes(self) -> bytes:
         """The file's bytes.
 
@@ -80,14 +93,11 @@ class State:
         return save_tensors(tensors, metadata={"state": io.dumps(about, where="checkpoint")})
 
 
-def from_bytes(data: bytes, where: str, expected: Mapping[str, Tensor] | None = None) -> State:
+def from_bytes(data: bytes, where: str) -> State:
     """Read a checkpoint.
 
-    Args:
-        expected: name -> tensor that the search would save; names, shapes and types must agree exactly.
-
     Raises:
-        BadInput: the file is damaged, or belongs to another search.
+        BadInput: the file is damaged.
     """
     metadata, _ = io.check_tensors(data, where)
     about = io.loads(metadata.get("state", "").encode(), where, io.HEADER_LIMIT)
@@ -97,8 +107,6 @@ def from_bytes(data: bytes, where: str, expected: Mapping[str, Tensor] | None = 
             where, "metadata", "is not the state of a search of this version", "use the checkpoint before it"
         )
     tensors = load_tensors(data)
-    if expected is not None:
-        _agree(tensors, expected, where)
     try:
         alphas = Alphas(
             {kind: tensors[f"alpha.{kind}"] for kind in about["kinds"]},

@@ -1,0 +1,528 @@
+"""The command line: `python -m darts_core search` and its companions (installed as `darts-workbench` too).
+
+Input that cannot be used ends with one sentence on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from darts_core import io
+from darts_core.config import PRESETS, SearchConfig, preset_named, settings_of
+from darts_core.derive import derive as derive_cell
+from darts_core.drive import branch as make_branch
+from darts_core.drive import drive, new_run
+from darts_core.errors import BadInput
+from darts_core.events import (
+    Alarm,
+    Applied,
+    Epoch,
+    Failure,
+    Interrupted,
+    Line,
+    Order,
+    Phase,
+    Result,
+    Resumed,
+    Step,
+    Trained,
+)
+from darts_core.export import EXPORTS, SUFFIXES
+from darts_core.export import export as export_bytes
+from darts_core.genotype import Genotype
+from darts_core.runs import LOG, RunReader, RunWriter, list_runs, runs_root
+from darts_core.space import SearchSpace
+
+PROGRAM = "python -m darts_core"
+app = typer.Typer(
+    help="Differentiable architecture search: search, watch, steer, derive. Start with:  search --preset tiny",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=False, highlight=False)
+
+Runs = Annotated[
+    str | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs (default: data/runs, or $DARTS_RUNS).")
+]
+Name = Annotated[
+    str | None,
+    typer.Option("--name", help="Name of the new run: small letters, digits, - and _ (default: a free one)."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on the last line.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; may be repeated. See: settings"),
+]
+
+
+@app.command()
+def search(
+    preset: Annotated[
+        str | None, typer.Option("--preset", help=f"Where to start from: {', '.join(PRESETS)} (default: laptop).")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="digits, fashion_mnist, cifar10, cifar100, folder, npz.")
+    ] = None,
+    path: Annotated[str | None, typer.Option("--path", help="Folder or file of the data set.")] = None,
+    space: Annotated[str | None, typer.Option("--space", help="darts, s2 or tiny.")] = None,
+    strategy: Annotated[str | None, typer.Option("--strategy", help="The search method.")] = None,
+    order: Annotated[
+        str | None, typer.Option("--order", help="1: first order; 2: second order as published; exact.")
+    ] = None,
+    epochs: Annotated[str | None, typer.Option("--epochs", help="Passes over the weight split.")] = None,
+    seed: Annotated[str | None, typer.Option("--seed", help="Decides every random number.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Several searches in turn: 0-4, or 0,3,7.")] = None,
+    set_: Settings = None,
+    name: Name = None,
+    runs: Runs = None,
+    config_json: Annotated[
+        str | None,
+        typer.Option(
+            "--config-json",
+            metavar="FILE",
+            help="Settings as a JSON object; - reads standard input and writes to the run's log.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a search and watch it here; the dashboard shows it too.
+
+    [dim]Examples:  search --preset tiny  |  search --dataset cifar10 --path data/downloads --order 2  |  search --preset collapse --seeds 0-4  |  search --dataset folder --path photos --set resize=32[/dim]
+    """
+    flags = {
+        "dataset": dataset,
+        "path": path,
+        "space": space,
+        "strategy": strategy,
+        "order": order,
+        "epochs": epochs,
+        "seed": seed,
+    }
+    changes = {k: v for k, v in flags.items() if v is not None} | _assignments(set_)
+    if config_json is not None:
+        config = SearchConfig.from_dict({**_object(config_json), **changes})
+    else:
+        config = _preset_config(preset or "laptop", changes)
+    _check_path(config)
+    root = runs_root(runs)
+    if seeds is None:
+        code = _run(new_run(root, name, config, sys.argv), config, as_json, quiet=config_json == "-")
+        raise typer.Exit(code)
+    numbers, worst, rows = _seed_numbers(seeds), 0, []
+    for number in numbers:
+        each = config.with_(seed=number)
+        writer = new_run(root, f"{name}-s{number}" if name else None, each, sys.argv)
+        worst = max(worst, _run(writer, each, as_json, quiet=False))
+        rows.append(RunReader(root, writer.name).summary())
+        if rows[-1].state == "interrupted":
+            break
+    _print_runs(rows)
+    raise typer.Exit(worst)
+
+
+@app.command()
+def resume(run: str, runs: Runs = None, as_json: Json = False) -> None:
+    """Go on with an interrupted or failed run from its last good checkpoint, and prove that nothing changed."""
+    root = runs_root(runs)
+    reader = RunReader(root, run)
+    state = reader.status().state
+    if state in ("finished", "stopped"):
+        raise BadInput(
+            f"run {run}", "", f"is {state} already", f"branch from one of its epochs: {PROGRAM} branch {run} --epoch N"
+        )
+    config = SearchConfig.from_dict(reader.info["config"], f"run {run}")
+    raise typer.Exit(_run(RunWriter.open(root, run), config, as_json, quiet=not sys.stdout.isatty() and not as_json))
+
+
+@app.command()
+def branch(
+    run: str,
+    epoch: Annotated[int, typer.Option("--epoch", help="Finished epochs to go on from; 0 is the start.")],
+    set_: Settings = None,
+    weights: Annotated[
+        str, typer.Option("--weights", help="parent: go on with its weights; fresh: start anew with its settings.")
+    ] = "parent",
+    name: Name = None,
+    runs: Runs = None,
+    as_json: Json = False,
+) -> None:
+    """Start a new run from an epoch of another, with other settings. Both see the same data and random numbers."""
+    if weights not in ("parent", "fresh"):
+        raise BadInput("branch", "weights", f"{weights!r} is neither parent nor fresh", "choose one of them")
+    root = runs_root(runs)
+    writer = make_branch(
+        root, RunReader(root, run), epoch, _assignments(set_), name, sys.argv, fresh=weights == "fresh"
+    )
+    config = SearchConfig.from_dict(writer.info["config"])
+    raise typer.Exit(_run(writer, config, as_json, quiet=not sys.stdout.isatty() and not as_json))
+
+
+@app.command()
+def repeat(run: str, name: Name = None, runs: Runs = None, as_json: Json = False) -> None:
+    """Run a search again, orders included, and compare every recorded number."""
+    root = runs_root(runs)
+    reader = RunReader(root, run)
+    config = SearchConfig.from_dict(reader.info["config"], f"run {run}")
+    if reader.info["parent"]:
+        raise BadInput(
+            f"run {run}", "parent", "is a branch", f"repeat its parent {reader.info['parent']['run']} and branch again"
+        )
+    orders: dict[int, list[Order]] = {}
+    for line in reader.events()[0]:
+        if line["type"] == "applied" and line["accepted"] and line["kind"] in ("set", "stop"):
+            orders.setdefault(line["step"], []).append(Order(line["id"], line["kind"], line["name"], line["value"]))
+    writer = new_run(root, name, config, sys.argv)
+    writer.info["threads"] = reader.info["threads"]  # equal numbers need equal threads
+    code = _run(writer, config, False, quiet=False, orders=orders)
+    told = _compared(reader, RunReader(root, writer.name))
+    console.print(told["message"], soft_wrap=True, markup=False)
+    if as_json:
+        print(json.dumps({"run": writer.name, **told}))
+    raise typer.Exit(code if code else 0 if told["identical"] else 1)
+
+
+@app.command()
+def derive(
+    run: str,
+    step: Annotated[
+        int | None, typer.Option("--step", help="Derive from the mix after this step (default: the last).")
+    ] = None,
+    runs: Runs = None,
+    as_json: Json = False,
+) -> None:
+    """The cell that the paper's rule derives from a run, at its end or at any step."""
+    genotype = _genotype_of(RunReader(runs_root(runs), run), step)
+    if as_json:
+        print(json.dumps(genotype.to_json()))
+    else:
+        _draw(genotype)
+
+
+@app.command()
+def export(
+    run: Annotated[str | None, typer.Argument(help="Run whose cell to export.")] = None,
+    genotype: Annotated[
+        str | None, typer.Option("--genotype", metavar="FILE", help="Or a genotype file, JSON or DARTS text.")
+    ] = None,
+    format: Annotated[str, typer.Option("--format", help=f"One of {', '.join(EXPORTS)}.")] = "json",
+    out: Annotated[Path | None, typer.Option("--out", help="File to write (default: RUN.FORMAT here).")] = None,
+    step: Annotated[int | None, typer.Option("--step", help="Derive after this step.")] = None,
+    runs: Runs = None,
+) -> None:
+    """Write a derived cell as genotype JSON, DARTS text, SVG, PDF, PNG or DOT."""
+    if (run is None) == (genotype is None):
+        raise BadInput(
+            "export",
+            "",
+            "needs a run, or --genotype FILE, and not both",
+            f"for example {PROGRAM} export NAME --format svg",
+        )
+    cell = _genotype_of(RunReader(runs_root(runs), run), step) if run else Genotype.read(str(genotype))
+    data = export_bytes(cell, format, run or Path(str(genotype)).stem)
+    target = out or Path(f"{run or Path(str(genotype)).stem}.{SUFFIXES[format]}")
+    if not target.parent.is_dir():
+        raise BadInput(target, "out", "its folder does not exist", f"make {target.parent} first")
+    io.atomic_write(target.absolute(), data)
+    console.print(f"wrote {target} ({len(data):,} bytes)", markup=False, soft_wrap=True)
+
+
+@app.command("runs")
+def list_(runs: Runs = None, as_json: Json = False) -> None:
+    """List the runs, newest first."""
+    rows = list_runs(runs_root(runs))
+    if as_json:
+        print(json.dumps([row._asdict() for row in rows]))
+    else:
+        _print_runs(rows)
+
+
+@app.command()
+def settings(strategy: Annotated[str, typer.Option("--strategy")] = "darts") -> None:
+    """Every setting of a search: its default, range, and what it does."""
+    table = Table("setting", "default", "range", "what it does", box=None)
+    for setting in settings_of(strategy).values():
+        span = ", ".join(setting.choices) or setting.span
+        table.add_row(setting.name + (" *" if setting.steer else ""), str(setting.default), span, setting.doc)
+    console.print(table)
+    console.print(
+        "* may be changed while a search runs. Presets: " + ", ".join(f"{p.name} ({p.doc})" for p in PRESETS.values()),
+        markup=False,
+    )
+
+
+@app.command(hidden=True)
+def catalogue(check: bool = False) -> None:
+    """Write catalogue.json from the registries; --check only compares."""
+    from darts_core.strategies import catalogue as collect
+
+    target = Path(__file__).parent / "catalogue.json"
+    text = json.dumps(collect(), indent=1) + "\n"
+    if io.read_bytes(target, io.JSON_LIMIT).decode() == text:
+        return
+    if check:
+        raise BadInput(target, "", "is not what the registries say", "run make catalogue")
+    io.atomic_write(target, text.encode())
+
+
+# -- parts
+
+
+def _run(
+    writer: RunWriter, config: SearchConfig, as_json: bool, quiet: bool, orders: Mapping[int, list[Order]] | None = None
+) -> int:
+    """Drive an open run with a progress bar (or, quiet, into its log), and say how it ended."""
+    name, root = writer.name, writer.root
+    if quiet:
+        _into_log(writer.folder / LOG)
+    with _progress() as progress:
+        code = drive(writer, config, Reporter(name, progress), orders)
+    reader = RunReader(root, name)
+    status = reader.status()
+    genotype = _genotype_of(reader, None) if status.step and status.state in ("finished", "stopped") else None
+    if genotype is not None:
+        _draw(genotype)
+    if status.state == "interrupted":
+        console.print(
+            f"stopped at step {status.step}, nothing is lost; go on with:  {PROGRAM} resume {name}",
+            markup=False,
+            soft_wrap=True,
+        )
+    if as_json:
+        told = {
+            "run": name,
+            "state": status.state,
+            "step": status.step,
+            "message": status.message,
+            "folder": str(reader.folder),
+        }
+        print(json.dumps({**told, "genotype": genotype.to_json() if genotype else None, "summary": _summary(reader)}))
+    return code
+
+
+class Reporter:
+    """Says events to a person: a bar for steps, a line per epoch, a sentence for what is rare."""
+
+    def __init__(self, run: str, progress: Progress) -> None:
+        self.progress = progress
+        self.bar = progress.add_task(run, total=None)
+
+    def __call__(self, event: Step | Line) -> None:
+        if isinstance(event, Step):
+            self.progress.update(self.bar, completed=event.step)
+        if isinstance(event, Phase):
+            self.progress.update(self.bar, total=event.total_steps)
+        if isinstance(event, Failure):
+            self.progress.stop()
+            print(event.message, file=sys.stderr)
+            print(event.traceback, file=sys.stderr, end="")
+        elif text := said(event):
+            self.progress.console.print(text, markup=False, soft_wrap=True)
+
+
+def said(event: Step | Line) -> str:
+    """An event as a line for people; empty for what happens all the time."""
+    match event:
+        case Phase():
+            return f"{event.name}: {event.message}"
+        case Epoch():
+            m, c = event.metrics, event.collapse
+            eigen = f", eigenvalue {event.probes['eigenvalue']:.2f}" if "eigenvalue" in event.probes else ""
+            return (
+                f"epoch {event.epoch + 1:3d}: training accuracy {m.get('train_accuracy', 0):.3f}, validation {m['valid_accuracy']:.3f}, "
+                f"{c['derived_skips']} of {c['derived_edges']} derived edges are skip ({c['level']}), "
+                f"entropy {event.probes['entropy']:.2f}{eigen}, {event.seconds:.1f} s"
+            )
+        case Alarm():
+            return f"{event.level}: {event.reason} (step {event.step})"
+        case Applied():
+            what = f"{event.name} = {event.value}" if event.name else event.kind
+            return f"{what}: applied at step {event.step}" if event.accepted else f"{what}: refused, {event.reason}"
+        case Resumed():
+            return f"resumed: {event.message}"
+        case Trained():
+            what = {"supernet": "supernet as searched", "pruned": "pruned at once, not retrained"}.get(event.role)
+            what = what or f"{event.role} cell {event.index + 1}, trained {event.epochs} epochs from scratch"
+            return f"{what}: test accuracy {event.test_accuracy or 0:.3f} ({event.parameters:,} parameters, {event.seconds:.1f} s)"
+        case Result():
+            return f"result after step {event.step}" + (" (stopped)" if event.stopped else "")
+        case Interrupted():
+            return f"interrupted by {event.reason} after step {event.step}"
+    return ""
+
+
+def _progress() -> Progress:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+
+    class WithRate(Progress):
+        def get_renderables(self):  # type: ignore[no-untyped-def]
+            for task in self.tasks:
+                task.fields["rate"] = f"{task.speed:.1f} steps/s" if task.speed else ""
+            yield from super().get_renderables()
+
+    return WithRate(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _into_log(path: Path) -> None:
+    """From now on everything printed goes to the run's log."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    fd = io.append_fd(path)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+
+
+def _preset_config(name: str, changes: Mapping[str, Any]) -> SearchConfig:
+    """The preset with changes. Another data set or space than the preset's keeps its other values."""
+    return preset_named(name).config(**changes)
+
+
+def _assignments(pairs: Sequence[str] | None) -> dict[str, str]:
+    found = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise BadInput("command line", "--set", f"{pair[:60]!r} is not NAME=VALUE", "for example --set a_lr=0.01")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _object(source: str) -> Mapping[str, Any]:
+    """A JSON object from a file, or from standard input for `-`."""
+    data = sys.stdin.buffer.read(io.JSON_LIMIT + 1) if source == "-" else io.read_bytes(Path(source), io.JSON_LIMIT)
+    found = io.loads(data, "standard input" if source == "-" else source)
+    if not isinstance(found, Mapping):
+        raise BadInput(source, "", "is not a JSON object", 'for example {"dataset": "digits"}')
+    return found
+
+
+def _check_path(config: SearchConfig) -> None:
+    """Refuse a path that is not there before a run folder is made."""
+    if config.path and not Path(config.path).expanduser().exists():
+        raise BadInput(config.path, "path", "is not there", "give an existing folder or file")
+
+
+def _seed_numbers(text: str) -> list[int]:
+    try:
+        if "-" in text:
+            first, last = (int(x) for x in text.split("-"))
+            numbers = list(range(first, last + 1))
+        else:
+            numbers = [int(x) for x in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or len(numbers) > 1000 or min(numbers) < 0:
+        raise BadInput("command line", "--seeds", f"{text[:40]!r} names no seeds", "write 0-4, or 0,3,7")
+    return numbers
+
+
+def _genotype_of(reader: RunReader, step: int | None) -> Genotype:
+    """The run's result, or what its mix after `step` derives to."""
+    if step is None:
+        results = [line for line in reader.events()[0] if line["type"] == "result"]
+        if results:
+            return Genotype.from_json(results[-1]["genotype"], f"run {reader.name}")
+    count = reader.step_count()
+    index = count - 1 if step is None else step - reader.first_step
+    if not 0 <= index < count:
+        last = reader.first_step + count - 1
+        raise BadInput(
+            f"run {reader.name}",
+            "step",
+            f"{'no step' if step is None else f'step {step}'} is recorded",
+            f"steps {reader.first_step} to {last} are" if count else "let it run first",
+        )
+    record = reader.steps(index, 1)[0]
+    space = SearchSpace.from_json(reader.info["space"], f"run {reader.name}")
+    return derive_cell(space, {kind: record[f"mix.{kind}"] for kind in space.cells})
+
+
+def _summary(reader: RunReader) -> Any:
+    ends = [line for line in reader.events()[0] if line["type"] == "finished"]
+    return ends[-1]["summary"] if ends else None
+
+
+def _compared(one: RunReader, other: RunReader) -> dict[str, Any]:
+    """Are the recorded steps of two runs equal, byte for byte?"""
+    count = min(one.step_count(), other.step_count())
+    for first in range(0, count, 1000):
+        size = min(1000, count - first)
+        a, b = one.raw_steps(first, size), other.raw_steps(first, size)
+        if a != b:
+            at = next(
+                i
+                for i in range(size)
+                if a[i * one.record_bytes :][: one.record_bytes] != b[i * one.record_bytes :][: one.record_bytes]
+            )
+            return {
+                "identical": False,
+                "steps": count,
+                "message": f"not identical: the first difference is at step {first + at + 1}",
+            }
+    if one.step_count() != other.step_count():
+        return {"identical": False, "steps": count, "message": f"{count} steps are identical, then one run has more"}
+    return {
+        "identical": True,
+        "steps": count,
+        "message": f"identical: all {count} recorded steps are equal byte for byte",
+    }
+
+
+def _draw(genotype: Genotype) -> None:
+    """The derived cell in text: per node its operations and sources."""
+    names = ("c_{k-2}", "c_{k-1}")
+    for kind, cell in genotype.cells.items():
+        console.print(f"{kind} cell", style="bold")
+        for node, genes in enumerate(cell.nodes):
+            parts = [f"{g.op}({names[g.source] if g.source < 2 else f'node {g.source - 2}'})" for g in genes]
+            console.print(f"  node {node} = {' + '.join(parts) or 'nothing'}", markup=False, soft_wrap=True)
+    console.print(
+        f"  output = {', '.join(f'node {s - 2}' for s in next(iter(genotype.cells.values())).output)}", markup=False
+    )
+
+
+def _print_runs(rows: Sequence[Any]) -> None:
+    if not rows:
+        console.print(f"no runs yet; start one:  {PROGRAM} search --preset tiny", markup=False)
+        return
+    table = Table("run", "state", "step", "data set", "strategy", "message", box=None)
+    for row in rows:
+        steps = f"{row.step}/{row.total_steps}" if row.total_steps else str(row.step)
+        table.add_row(
+            row.name,
+            row.state + (" (edited)" if row.edited else ""),
+            steps,
+            row.dataset,
+            row.strategy,
+            row.message[:80],
+        )
+    console.print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; `BadInput` becomes one sentence and exit code 2."""
+    run: Callable[..., Any] = app
+    try:
+        run(args=list(arguments) if arguments is not None else None, prog_name="darts-workbench")
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,398 @@
+"""Run a strategy inside a run folder: stages of the start, orders and pauses, checkpoints, signals, failures, the end.
+
+Torch is imported inside `drive` only: the run folder exists, and a page can show it, before that slow import begins.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import signal
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from darts_core import io
+from darts_core.config import SearchConfig
+from darts_core.errors import BadInput, one_line
+from darts_core.events import (
+    STEP_METRICS,
+    Applied,
+    Failure,
+    Finished,
+    Interrupted,
+    Line,
+    Order,
+    Phase,
+    Result,
+    Step,
+    Trained,
+    from_json,
+)
+from darts_core.genotype import Genotype
+from darts_core.runs import Layout, RunReader, RunWriter
+
+if TYPE_CHECKING:
+    from darts_core.search.state import State
+    from darts_core.tasks import ImageTask
+
+Say = Callable[[Step | Line], None]
+POLL = 0.05  # seconds between looks for orders while paused
+
+
+def spare_cores() -> int:
+    """One less than the cores this process may use, at least 1: the page and the person keep one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - 1)
+
+
+def new_run(
+    root: Path,
+    name: str | None,
+    config: SearchConfig,
+    command: Sequence[str],
+    parent: Mapping[str, Any] | None = None,
+    title: str = "",
+) -> RunWriter:
+    """A fresh run folder for `config`, open for writing; no torch needed.
+
+    Raises:
+        BadInput: a run of this name exists, or the folder cannot be written.
+    """
+    space = config.search_space()
+    info = {
+        "config": config.to_dict(),
+        "space": space.to_json(),
+        "seed": config.seed,
+        "epochs": config.epochs,
+        "parent": dict(parent) if parent else None,
+        "versions": versions(),
+        "commit": commit(),
+        "device": config.device,
+        "threads": config.threads or spare_cores(),
+        "cpu": platform.processor() or platform.machine(),
+        "deterministic": config.device in ("auto", "cpu"),
+        "command": list(command),
+        "layout": Layout.of(STEP_METRICS, space).to_json(),
+        **({"title": title[:200]} if title else {}),
+    }
+    if name:
+        return RunWriter.create(root, name, info)
+    return RunWriter.create_free(root, f"{config.dataset}-{config.strategy}".replace(".", "-"), info)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that decide numbers."""
+    found = {"python": platform.python_version()}
+    for package in ("torch", "torchvision", "numpy", "darts-workbench"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def commit() -> str | None:
+    """The commit of the clone that this package lies in; None outside a clone or without git."""
+    clone = Path(__file__).resolve().parent.parent
+    if not (clone / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+class Signals:
+    """Ctrl-C and termination as a wish that the loop grants at the next step boundary."""
+
+    def __init__(self) -> None:
+        self.wish = ""
+        self.patient = True  # False: nothing to save at the next boundary, so leave at once
+
+    def handler(self, number: int, frame: FrameType | None) -> None:
+        if self.wish or not self.patient:
+            raise KeyboardInterrupt
+        self.wish = {signal.SIGINT: "Ctrl-C"}.get(number, signal.Signals(number).name)  # type: ignore[call-overload]
+
+    @contextmanager
+    def watched(self) -> Iterator[Signals]:
+        """Handlers in place inside the block (only the main thread may set them)."""
+        names = [n for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+        before: dict[str, Any] = {}
+        try:
+            for name in names:
+                before[name] = signal.signal(getattr(signal, name), self.handler)
+        except ValueError:  # not the main thread: whoever runs it there stops it by an order
+            pass
+        try:
+            yield self
+        finally:
+            for name, old in before.items():
+                signal.signal(getattr(signal, name), old)
+
+
+class Desk:
+    """Where orders come in: recorded ones of a replay first, then new files. Pause and single step are handled here."""
+
+    def __init__(self, writer: RunWriter, signals: Signals, recorded: Mapping[int, list[Order]], say: Say) -> None:
+        self.writer, self.signals, self.say = writer, signals, say
+        self.recorded = dict(recorded)
+        self.paused = False
+        self.open: list[Order] = []  # given to the strategy, to be acknowledged by its Applied event
+
+    def orders(self, step: int) -> Iterator[Order]:
+        """What the strategy is to obey before its next step. Waits while the run is paused."""
+        yield from self.recorded.pop(step, [])
+        while True:
+            single = False
+            for order in self.writer.orders():
+                if order.kind in ("pause", "resume", "step"):
+                    self.paused = order.kind != "resume"
+                    single |= order.kind == "step"
+                    self.acknowledge(order, step)
+                else:
+                    self.open.append(order)
+                    yield order
+            if self.signals.wish:
+                yield Order("signal", "interrupt")
+                return
+            if not self.paused or single or self.writer.replaying:
+                return
+            time.sleep(POLL)
+
+    def acknowledge(self, order: Order, step: int) -> None:
+        applied = Applied(order.id, step, order.kind, order.name, order.value, True, "")
+        self.writer.append(applied)
+        self.say(applied)
+        self.writer.done(order)
+
+    def settled(self, applied: Applied) -> None:
+        """The strategy answered: the order's file may go."""
+        for order in [o for o in self.open if o.id == applied.id]:
+            self.open.remove(order)
+            self.writer.done(order)
+
+
+def drive(
+    writer: RunWriter,
+    config: SearchConfig,
+    say: Say = lambda event: None,
+    orders: Mapping[int, list[Order]] | None = None,
+) -> int:
+    """Run or go on with the search in an open run folder, to its end. Closes the folder.
+
+    Args:
+        say: told of every event, as it is recorded.
+        orders: step -> orders to give there, for repeating a steered run.
+
+    Returns:
+        The exit code: 0 finished, stopped or interrupted by a signal; 2 for input that cannot be used (NaN included);
+        1 for a fault of ours. The run folder holds the sentence in either case.
+    """
+    signals = Signals()
+
+    def tell(event: Step | Line) -> None:
+        writer.append(event)
+        say(event)
+
+    with writer, signals.watched():
+        try:
+            return _search(writer, config, signals, tell, say, orders or {})
+        except BadInput as error:
+            _last_words(writer, say, Failure(writer.step, str(error), ""))
+            return 2
+        except KeyboardInterrupt:
+            _last_words(writer, say, Interrupted(writer.step, signals.wish or "Ctrl-C"))
+            return 0
+        except Exception as error:  # the page must show a sentence, whatever broke
+            message = f"{type(error).__name__}: {one_line(error, 300)}; this is a fault of the program, see the log"
+            _last_words(writer, say, Failure(writer.step, message, traceback.format_exc()[-20_000:]))
+            return 1
+
+
+def _last_words(writer: RunWriter, say: Say, event: Failure | Interrupted) -> None:
+    """Record how it ended; on a full disk only say it."""
+    try:
+        writer.append(event)
+    except BadInput:
+        pass
+    say(event)
+
+
+def _search(
+    writer: RunWriter, config: SearchConfig, signals: Signals, tell: Say, say: Say, given: Mapping[int, list[Order]]
+) -> int:
+    tell(Phase("process", f"process {os.getpid()}"))
+    import torch
+
+    from darts_core.search.bilevel import Host, Snapshot
+    from darts_core.strategies import strategy_named
+    from darts_core.tasks import image_task
+
+    device = _device(torch, config.device)
+    threads = int(writer.info["threads"])
+    torch.set_num_threads(threads)
+    level = torch.backends.cpu.get_cpu_capability()
+    tell(Phase("torch", f"torch {torch.__version__} on {device}, {threads} CPU threads, {level}"))
+    task = image_task(config, device)
+    tell(Phase("data", ". ".join([_described(task), *task.images.notes])))
+
+    start, replayed = _start(writer, say)
+    desk = Desk(writer, signals, {**given, **replayed}, say)
+    state: State | None = start
+    result: Result | None = None
+    for event in strategy_named(config.strategy)(task, config, Host(start, desk.orders)):
+        if isinstance(event, Snapshot):
+            state = event.state
+            saved = writer.save_checkpoint(state.file, state.to_bytes(), state.epoch, state.step)
+            say(saved)
+            if event.reason == "interrupt":
+                tell(Interrupted(writer.step, signals.wish))
+                return 0
+            continue
+        tell(event)
+        if isinstance(event, Applied):
+            desk.settled(event)
+        if isinstance(event, Result):
+            result = event
+    assert state is not None and result is not None, "a strategy ends with a result"
+    signals.patient = False  # everything that counts is recorded; training can start again from there
+    summary = _evaluate(writer, task, config, state, result, tell)
+    tell(Finished("stopped" if result.stopped else "finished", result.step, summary))
+    return 0
+
+
+def _device(torch: Any, wanted: str) -> Any:
+    """The device to compute on; a sentence when the wanted one is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return torch.device("cuda" if there["cuda"] else "cpu")
+    if not there[wanted]:
+        raise BadInput("settings", "device", f"{wanted} is not available on this machine", "choose auto or cpu")
+    return torch.device(wanted)
+
+
+def _described(task: ImageTask) -> str:
+    images = task.images
+    count, channels, height, width = images.train.shape
+    return f"{images.name}: {count} training and {len(images.test)} test images of {channels}x{height}x{width}, {len(images.classes)} classes"
+
+
+def _start(writer: RunWriter, say: Say) -> tuple[State | None, Mapping[int, list[Order]]]:
+    """Where to begin: nowhere yet, at the parent's checkpoint of a branch, or at the last good one of a run resumed."""
+    from darts_core.search.state import from_bytes
+
+    found = writer.last_good_checkpoint()
+    if found.event is None and writer.step == writer.first_step - 1:
+        return None, {}
+    state = from_bytes(found.data, found.event.file) if found.event else None
+    fresh_branch = writer.info["parent"] is not None and writer.step == writer.first_step - 1
+    if fresh_branch and state is not None:
+        state.settings = SearchConfig.from_dict(writer.info["config"]).to_dict()  # the branch's, not its parent's
+        return state, {}
+    writer.begin_replay(found.step, _around(writer))
+    return state, writer.orders_to_replay(found.step)
+
+
+def _around(writer: RunWriter) -> str:
+    """What is different around the run now, in words; empty when nothing is."""
+    then = {**writer.info["versions"], "machine": writer.info["cpu"]}
+    now = {**versions(), "machine": platform.processor() or platform.machine()}
+    return ", ".join(f"{key} {then.get(key)} then, {now[key]} now" for key in now if then.get(key) != now[key])
+
+
+def _evaluate(
+    writer: RunWriter, task: ImageTask, config: SearchConfig, state: State, result: Result, tell: Say
+) -> dict[str, Any]:
+    """The discretisation gap and the cells trained from scratch; what an earlier process trained is not done again."""
+    from darts_core import evaluate
+    from darts_core.search.method import Moment
+    from darts_core.strategies import STRATEGIES
+    from darts_core.tasks import image_task
+
+    lines, _ = writer.reader.events()
+    trained = [event for event in map(from_json, lines) if isinstance(event, Trained)]
+    tell(Phase("evaluate", "the supernet, its pruned form, and cells trained from scratch on clean labels"))
+    clean = image_task(config, task.device, clean=True) if config.label_noise else task
+    settings = SearchConfig.from_dict(state.settings)
+    mix = (
+        STRATEGIES[settings.strategy].factory(**settings.options).relax(state.alphas, Moment("read", state.epoch, 1.0))
+    )
+    genotype = Genotype.from_json(result.genotype)
+    for event in evaluate.compare(task, clean, config, state, mix, genotype, trained):
+        tell(event)
+        trained.append(event)
+    return evaluate.summary(trained)
+
+
+def branch(
+    root: Path,
+    parent: RunReader,
+    epoch: int,
+    changes: Mapping[str, Any],
+    name: str | None,
+    command: Sequence[str],
+    fresh: bool = False,
+) -> RunWriter:
+    """A new run that goes on from an epoch of `parent` with other settings, open for writing.
+
+    Args:
+        epoch: finished epochs of the parent (0: its start).
+        fresh: new weights and alphas; only the parent's settings are taken.
+
+    Raises:
+        BadInput: no such checkpoint, or a change that alters the net or the alpha layout without `fresh`.
+    """
+    if fresh:
+        config = SearchConfig.from_dict(parent.info["config"], f"run {parent.name}").with_(**changes)
+        return new_run(root, name, config, command)
+    event = parent.checkpoint_at(epoch)
+    settings = settings_in(parent, event.file)
+    config = settings.with_(**changes)
+    if (config.search_space().to_json(), _net(config)) != (settings.search_space().to_json(), _net(settings)):
+        raise BadInput(
+            "branch",
+            "settings",
+            "these change the network or its alphas, so the checkpoint does not fit",
+            "add --weights fresh to start anew",
+        )
+    if config.epochs <= epoch:
+        raise BadInput(
+            "branch",
+            "epochs",
+            f"epoch {epoch} is already the end of {config.epochs} epochs",
+            "set more epochs, or an earlier one",
+        )
+    origin = {"run": parent.name, "epoch": event.epoch, "step": event.step, "sha256": event.sha256}
+    writer = new_run(root, name, config, command, origin)
+    try:
+        writer.adopt_checkpoint(parent, event.file)
+    except BaseException:
+        writer.close()
+        raise
+    return writer
+
+
+def settings_in(run: RunReader, file: str) -> SearchConfig:
+    """The settings in force at a checkpoint: those of the start with every steered change until then. No torch needed.
+
+    Raises:
+        BadInput: the checkpoint is damaged.
+    """
+    metadata, _ = io.check_tensors(run.read_checkpoint(file), file)
+    about = io.loads(metadata.get("state", "").encode(), file, io.HEADER_LIMIT)
+    return SearchConfig.from_dict(about.get("settings", {}) if isinstance(about, dict) else {}, file)
+
+
+def _net(config: SearchConfig) -> tuple[Any, ...]:
+    """The settings that decide the network's tensors."""
+    names = ("dataset", "resize", "channels", "cells", "reductions", "stem_multiplier", "stem_stride")
+    return tuple(getattr(config, name) for name in names)

@@ -1,0 +1,151 @@
+"""What a search was worth: the discretisation gap, and the derived cell trained from scratch beside random cells.
+
+Three numbers belong together: the supernet as searched, the supernet pruned at once to the derived cell, and the derived
+cell trained anew. All are read on the same clean test images, which no search step ever saw.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from darts_core.config import SearchConfig
+from darts_core.derive import one_hot
+from darts_core.events import Trained
+from darts_core.genotype import Genotype, random_genotype
+from darts_core.mix import Mix
+from darts_core.nets.fixed import Network, parameters
+from darts_core.search.bilevel import VALIDATE_AT_MOST
+from darts_core.search.state import State
+from darts_core.seeds import seed
+from darts_core.tasks import ImageTask, as_mix
+
+
+def compare(
+    task: ImageTask,
+    clean: ImageTask,
+    config: SearchConfig,
+    state: State,
+    mix: Mix,
+    genotype: Genotype,
+    done: Sequence[Trained],
+) -> Iterator[Trained]:
+    """The supernet, its pruned form, the derived cell and random cells, one `Trained` each.
+
+    The derived cell is trained as often as there are random cells (at least once), so that both spreads are seen.
+
+    Args:
+        task: of the search, for validation data with the labels that the search saw.
+        clean: the same without label noise, to train on and for test images.
+        done: what an earlier, interrupted process already trained; not trained again.
+    """
+    known = {(t.role, t.index) for t in done}
+    if {("supernet", 0), ("pruned", 0)} - known:
+        yield from _supernets(task, clean, state, mix, genotype, known)
+    if not config.retrain_epochs:
+        return
+    rng = random.Random(seed(config.seed, "random cells"))
+    for index in range(max(1, config.random_cells)):
+        other = random_genotype(task.space, rng)  # drawn in any case, so that the next one is the same after a resume
+        if ("derived", index) not in known:
+            yield train(clean, config, genotype, "derived", index)
+        if index < config.random_cells and ("random", index) not in known:
+            yield train(clean, config, other, "random", index)
+
+
+def _supernets(
+    task: ImageTask, clean: ImageTask, state: State, mix: Mix, genotype: Genotype, known: set[tuple[str, int]]
+) -> Iterator[Trained]:
+    """The supernet under its own mix, and under the derived cell's one-hot mix, with the weights of the search."""
+    net = task.supernet(task.space)
+    net.load_state_dict({name: t.to(task.device) for name, t in state.weights.items()})
+    hot = {kind: one_hot(cell, genotype.cells[kind]) for kind, cell in task.space.cells.items()}
+    for role, weighing in (("supernet", mix), ("pruned", as_mix(hot, task.device, task.dtype))):
+        if (role, 0) in known:
+            continue
+        began = time.perf_counter()
+        valid = task.measure(net, weighing, "arch", VALIDATE_AT_MOST)
+        test = clean.measure(net, weighing, "test", VALIDATE_AT_MOST)
+        yield Trained(
+            role=role,  # type: ignore[arg-type]
+            index=0,
+            seed=task.config.seed,
+            genotype=genotype.to_json() if role == "pruned" else None,
+            accuracy=valid["accuracy"],
+            test_accuracy=test["accuracy"],
+            parameters=parameters(net),
+            seconds=time.perf_counter() - began,
+        )
+
+
+def train(task: ImageTask, config: SearchConfig, genotype: Genotype, role: str, index: int) -> Trained:
+    """Train a derived cell from scratch on all training images and test it: SGD, cosine to zero, the search's own rates.
+
+    A pure function of its arguments: initial weights and order of data come from (config.seed, index).
+    """
+    began = time.perf_counter()
+    torch.manual_seed(seed(config.seed, "retrain weights", index))
+    net = task.network(genotype)
+    optimiser = torch.optim.SGD(net.parameters(), lr=config.w_lr, momentum=config.momentum, weight_decay=config.w_decay)
+    net.train()
+    for epoch in range(config.retrain_epochs):
+        for group in optimiser.param_groups:
+            group["lr"] = config.w_lr * (1 + math.cos(math.pi * epoch / config.retrain_epochs)) / 2
+        for step in range(task.steps("all")):
+            # the epochs of each repetition are numbered apart, so that repetitions see different orders of data
+            images, labels = task.batch("all", index * config.retrain_epochs + epoch, step)
+            loss = F.cross_entropy(net(images), labels)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), config.clip)
+            optimiser.step()
+    on_test, on_train = accuracy(task, net, "test"), accuracy(task, net, "all")
+    return Trained(
+        role=role,  # type: ignore[arg-type]
+        index=index,
+        seed=index,
+        genotype=genotype.to_json(),
+        accuracy=on_test,
+        test_accuracy=on_test,
+        parameters=parameters(net),
+        seconds=time.perf_counter() - began,
+        epochs=config.retrain_epochs,
+        metrics={"train_accuracy": on_train},
+    )
+
+
+@torch.no_grad()
+def accuracy(task: ImageTask, net: Network, split: str) -> float:
+    """Share of a split's images classified rightly, in evaluation mode, no augmentation (0 to 1)."""
+    net.eval()
+    right = total = 0
+    for images, labels in task.eval_batches(split, 500):
+        right += int((net(images).argmax(-1) == labels).sum())
+        total += len(labels)
+    net.train()
+    return right / total
+
+
+def summary(trained: Sequence[Trained]) -> dict[str, Any]:
+    """Means and spreads over what was trained: the numbers that the page says in a sentence."""
+    found: dict[str, Any] = {}
+    for role in ("supernet", "pruned", "derived", "random"):
+        numbers = [t.test_accuracy for t in trained if t.role == role and t.test_accuracy is not None]
+        if numbers:
+            mean = sum(numbers) / len(numbers)
+            spread = math.sqrt(sum((x - mean) ** 2 for x in numbers) / (len(numbers) - 1)) if len(numbers) > 1 else 0.0
+            found[role] = {
+                "mean": mean,
+                "std": spread,
+                "count": len(numbers),
+                "low": min(numbers),
+                "high": max(numbers),
+            }
+    return found
