@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from app.words import escaped, value
+from app.words import amount, escaped
 from darts_core.config import Scalar, Setting
 
 GROUPS = {
@@ -28,7 +28,7 @@ def ask(setting: Setting, now: Scalar, key: str, choices: Iterable[str] = ()) ->
     hint = (
         f"`{setting.name}`"
         + (f", {setting.span}" if setting.span else "")
-        + f"; usually {escaped(value(setting.default))}"
+        + f"; usually {escaped(amount(setting.default))}"
     )
     options = list(setting.choices or choices)
     if options:

@@ -120,7 +120,8 @@ class Feed:
                     "silent_s": round(max(0.0, time.time() - status.last_write), 1),
                     "rate": round(rate, 2) if status.state == "running" else 0.0,
                 }
-            return self.last_status
+            step = self.reader.first_step - 1 + self._count
+            return {**self.last_status, "step": step}
 
     def told(self) -> list[dict[str, Any]]:
         """All events so far; only new lines are read."""

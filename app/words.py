@@ -96,6 +96,6 @@ def _spread(values: Sequence[float]) -> str:
     return percent(low, 1) if percent(low, 1) == percent(high, 1) else f"{percent(low, 1)} to {percent(high, 1)}"
 
 
-def value(number: Any) -> str:
+def amount(number: Any) -> str:
     """A setting's value as people write it."""
     return f"{number:g}" if isinstance(number, float) else str(number)

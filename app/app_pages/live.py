@@ -18,7 +18,7 @@ import streamlit as st
 from app import process, stream
 from app.board import board, build_board_data
 from app.forms import ask, ask_all
-from app.words import STATES, about, escaped, noise, progress, result, value
+from app.words import STATES, about, amount, escaped, noise, progress, result
 from darts_core import runs
 from darts_core.config import PRESETS, SETTINGS, SearchConfig, catalogue, steerable
 from darts_core.errors import BadInput
@@ -157,14 +157,14 @@ def chip(status: Mapping[str, Any]) -> None:
             )
 
 
-def order(name: str, kind: str, **fields: Any) -> None:
+def order(run: str, kind: str, /, *, name: str | None = None, value: Any = None) -> None:
     """Sends an order; the page shows it as pending until the run answers."""
     try:
-        sent = runs.send_order(ROOT, name, kind, **fields)
+        sent = runs.send_order(ROOT, run, kind, name=name, value=value)
     except BadInput as problem:
         trouble(problem)
         return
-    words = f"{fields['name']} = {value(fields['value'])}" if kind == "set" else kind
+    words = f"{name} = {amount(value)}" if kind == "set" else kind
     st.session_state.setdefault("orders", {})[sent] = words
 
 
@@ -180,7 +180,7 @@ def answers(events: Events) -> None:
         for words in waiting.values():
             st.badge(f"{escaped(words)}: pending", color="gray", icon=":material/hourglass_empty:")
         for event in reversed(applied[-4:]):
-            words = f"{event['name']} = {value(event['value'])}" if event["kind"] == "set" else event["kind"]
+            words = f"{event['name']} = {amount(event['value'])}" if event["kind"] == "set" else event["kind"]
             said = f"applied at step {event['step']}" if event["accepted"] else f"refused: {event['reason']}"
             st.badge(f"{escaped(words)}: {escaped(said)}", color="green" if event["accepted"] else "gray")
 
@@ -290,7 +290,7 @@ def branch(name: str, config: Mapping[str, Any]) -> None:
         return
     epochs = sorted({event["epoch"] for event in saved}, reverse=True)
     st.caption("The new search starts with the weights and alphas of that epoch; this one stays as it is.")
-    epoch = st.selectbox("After how many epochs", epochs, key=f"branch-epoch-{name}")
+    epoch = st.selectbox("After how many epochs", epochs, key=f"branch-epoch-{name}") or 0
     settings = {
         key: setting for key, setting in {**SETTINGS, **steerable(str(config["strategy"]))}.items() if key in config
     }
@@ -410,16 +410,23 @@ def keep_in_url(part: str) -> None:
     """What was picked on the board goes into the address."""
     picked = st.session_state["board"].get(part)
     if picked is None:
-        st.query_params.pop(part, None)
+        st.query_params.pop(part, None)  # of step: following the newest one again
     else:
         st.query_params[part] = str(picked)
 
 
+def first_view(name: str) -> dict[str, Any]:
+    """Where the board starts, from the address; asked once per run, so that the board's data stay equal."""
+    if st.session_state.get("viewed") != name:
+        st.session_state["viewed"] = name
+        st.session_state["view"] = {part: st.query_params[part] for part in VIEW if part in st.query_params}
+    return st.session_state["view"]
+
+
 @st.fragment
-def the_board(name: str) -> None:
-    view = {part: st.query_params[part] for part in VIEW if part in st.query_params}
-    picked = {f"on_{part}_change": partial(keep_in_url, part) for part in VIEW}
-    board(key="board", data=build_board_data(run=name, **view), **picked)
+def the_board(info: Mapping[str, Any], replays: bool) -> None:
+    picks = {f"on_{part}_change": partial(keep_in_url, part) for part in VIEW}
+    board(build_board_data(info, view=first_view(info["name"]) | {"play": replays}), **picks)
 
 
 # The page -------------------------------------------------------------------------------------------------
@@ -461,7 +468,7 @@ head(current, status["state"])
 announce(info["config"])
 if status["state"] in ("failed", "interrupted"):
     broken(current, status["state"], events)
-the_board(current)
+the_board(info, replays=empty)
 if status["state"] in stream.COMPLETE:
     cell_card(current, status["state"], events)
 else:
