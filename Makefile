@@ -7,18 +7,19 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dash test slow browser lint lock
+.PHONY: help setup run dash test slow browser lint catalogue notebooks bench lab lock
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /:/' | awk -F: '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
 setup: $(READY)  ## install everything into .venv (the other targets do this by themselves)
+	@:
 
 $(READY): pyproject.toml requirements.lock tools/setup.py
 	@$(PYTHON) tools/setup.py
 	@touch $@
 
-run: $(READY)    ## start the dashboard and a first search (NO_SEARCH=1: only the dashboard)
+run: $(READY)    ## start the dashboard and a first search; NO_SEARCH=1 make run leaves the search out
 	@$(BIN)/darts-dash
 
 dash: run        ## the same
@@ -30,12 +31,25 @@ test: $(READY) browser  ## the tests, without the slow ones
 slow: $(READY)   ## all tests
 	@$(MAKE) --no-print-directory test SLOW=1
 
-browser: $(READY)  ## a Chromium for the browser tests; without one they are skipped (in the CI: fail)
+browser: $(READY)  ## a Chromium for the browser tests; without one they are skipped, in the CI they fail
 	@$(BIN)/python tools/browser.py || test -z "$$CI"
 
 lint: $(READY)   ## ruff and pyright
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
+
+catalogue: $(READY)  ## write darts_core/catalogue.json from the registries of strategies and data sets
+	@$(BIN)/python tools/catalogue.py
+
+notebooks: $(READY)  ## run every notebook from top to bottom, quickly
+	@set -- notebooks/*.ipynb; if test -e "$$1"; then DARTS_NB_FAST=1 $(BIN)/python -m pytest --nbmake "$$@"; \
+	else echo "there are no notebooks yet"; fi
+
+bench: $(READY)  ## the benchmarks, one after another
+	@set -e; for file in benchmarks/*.py; do if test -e "$$file"; then $(BIN)/python "$$file"; fi; done
+
+lab: $(READY)    ## JupyterLab
+	@$(BIN)/jupyter lab
 
 lock: $(READY)   ## write requirements.lock anew from pyproject.toml, for all systems and Pythons
 	@$(BIN)/uv pip compile --quiet --upgrade --all-extras --universal --python-version 3.11 --fork-strategy fewest \

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from tools import setup
+from tools import catalogue, setup
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -141,7 +141,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(tmp_path: P
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         held = {name for name in wheel.namelist() if ".dist-info/" not in name}
     ours = {path.relative_to(ROOT).as_posix() for path in tracked()}
-    assert held == {name for name in ours if name.startswith(("darts_core/", "app/"))}
+    assert held == {name for name in ours if name.startswith(("darts_core/", "app/", ".streamlit/"))}
 
 
 @pytest.mark.parametrize("name", PROJECT["scripts"])
@@ -171,6 +171,11 @@ def test_the_ci_runs_the_test_command_of_the_readme() -> None:
     assert os.access(script, os.X_OK)
     assert "make test SLOW=1" in script.read_text("utf-8")
     assert re.search(r"^\s*make test\s*$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+
+
+def test_the_catalogue_is_the_one_that_the_registries_make() -> None:
+    written = (ROOT / "darts_core" / "catalogue.json").read_text("utf-8")
+    assert written == catalogue.text(), "darts_core/catalogue.json is out of date: make catalogue"
 
 
 # ---- the static gate: what must not be in the sources ----

@@ -49,6 +49,62 @@ def test_another_build_of_torch_is_asked_for_where_the_ordinary_one_does_not_fit
     assert setup.wanted_backend(platform, nvidia) == backend
 
 
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], str]]:
+    """A Linux machine without a GPU and with nothing installed; gives the commands of set-up and their requirements."""
+    ran: list[tuple[list[str], str]] = []
+
+    def command(words: list, variables: object, sentence: str) -> None:
+        text = Path(words[-1]).read_text("utf-8") if "--requirement" in words else ""
+        ran.append(([str(word) for word in words], text))
+
+    monkeypatch.delenv("UV_TORCH_BACKEND", raising=False)
+    monkeypatch.setattr(setup.sys, "platform", "linux")
+    monkeypatch.setattr(setup, "command", command)
+    monkeypatch.setattr(setup, "installed", lambda names: {})
+    monkeypatch.setattr(setup, "has_nvidia", lambda: False)
+    monkeypatch.setattr(setup, "reachable", lambda words, variables: True)
+    return ran
+
+
+def test_the_cpu_build_brings_no_cuda(machine: list, capsys: pytest.CaptureFixture[str]) -> None:
+    setup.install_packages(Path("uv"), {})
+    (pair, _), (rest, text) = machine
+    assert "--torch-backend=cpu" in pair and [word.partition("==")[0] for word in pair[-2:]] == ["torch", "torchvision"]
+    assert "--require-hashes" in rest and "numpy==" in text
+    assert "\ntorch" not in text and "nvidia-" not in text and "triton" not in text
+    assert capsys.readouterr().out.count("CPU build") == 1
+
+
+def test_without_another_index_the_lock_is_installed_whole(
+    machine: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(setup, "reachable", lambda words, variables: False)
+    setup.install_packages(Path("uv"), {})
+    (words, text), = machine
+    assert "--require-hashes" in words and "torch==" in text and "nvidia-cublas==" in text
+    assert capsys.readouterr().out.count("ordinary build") == 1
+
+
+def test_a_machine_with_a_gpu_gets_cuda(
+    machine: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(setup, "has_nvidia", lambda: True)
+    setup.install_packages(Path("uv"), {})
+    (words, text), = machine
+    assert "nvidia-cublas==" in text and not any("torch-backend" in word for word in words)
+    assert capsys.readouterr().out.count("CUDA build") == 1
+
+
+def test_a_build_that_is_there_is_kept(machine: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    pins = {setup.name_of(block): setup.version_of(block) for block in setup.lock_blocks(setup.LOCK.read_text("utf-8"))}
+    there = {name: f"{pins[name]}+cpu" for name in setup.PAIR}
+    monkeypatch.setattr(setup, "installed", lambda names: there)
+    setup.install_packages(Path("uv"), {})
+    (_, text), = machine
+    assert "numpy==" in text and "nvidia-" not in text
+
+
 def test_an_index_that_does_not_answer_is_given_up_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "PROBE", 0.2)
     assert not setup.reachable([sys.executable, "-c", "import time; time.sleep(9)"], os.environ)
@@ -64,7 +120,7 @@ def test_uv_is_told_what_pip_was_told() -> None:
 
 
 def test_what_uv_was_told_itself_counts() -> None:
-    own = {"UV_INDEX_URL": "https://own.example", "HTTPS_PROXY": "http://own.example:1", "SSL_CERT_FILE": "/etc/own.pem"}
+    own = {"UV_INDEX_URL": "https://own.example", "HTTPS_PROXY": "http://own:1", "SSL_CERT_FILE": "/etc/own.pem"}
     assert setup.uv_variables(own, PIP) == own
 
 

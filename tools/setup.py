@@ -110,13 +110,13 @@ def install_packages(uv: Path, variables: Mapping[str, str]) -> None:
     sentence = f"the packages could not be installed; {NETWORK}, and see that the disk has room (8 GB with CUDA)"
 
     there = installed(PAIR)
-    backend = wanted_backend(sys.platform, has_nvidia())
+    backend = os.environ.get("UV_TORCH_BACKEND") or wanted_backend(sys.platform, has_nvidia())
     if {name: version.partition("+")[0] for name, version in there.items()} == pins:
         say(f"torch: {there['torch']} is there already")
         if "+cpu" in there["torch"]:
             blocks = without_pair(blocks)
     elif backend and reachable([*install, f"--torch-backend={backend}", *pair], variables):
-        say(f"torch: {'CPU' if backend == 'cpu' else 'CUDA'} build ({', '.join(pair)})")
+        say(f"torch: {'CPU' if backend == 'cpu' else backend} build ({', '.join(pair)})")
         command([*install, f"--torch-backend={backend}", *pair], variables, sentence)
         blocks = without_pair(blocks)
     elif backend:
@@ -208,7 +208,7 @@ def pip_settings() -> dict[str, str]:
 
 def uv_variables(variables: Mapping[str, str], pip: Mapping[str, str]) -> dict[str, str]:
     """The environment for uv: where uv was told nothing, what pip was told. None of it is shown or kept."""
-    merged = dict(variables)
+    merged = {name: value for name, value in variables.items() if name != "UV_TORCH_BACKEND"}     # asked for by hand
     for key, name, others in (
         ("index-url", "UV_DEFAULT_INDEX", ("UV_INDEX_URL", "UV_CONFIG_FILE")),
         ("trusted-host", "UV_INSECURE_HOST", ()),
