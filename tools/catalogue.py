@@ -1,4 +1,4 @@
-"""Write darts_core/catalogue.json from the registries: `make catalogue`. The dashboard reads it instead of loading torch."""
+"""Write darts_core/catalogue.json from the registries: `make catalogue`. The dashboard reads it and loads no torch."""
 
 from __future__ import annotations
 
