@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import setup
+from tools import browser, setup
 
 ROOT = Path(__file__).resolve().parent.parent
 TWO = """\
@@ -159,3 +159,49 @@ def test_another_python_is_refused_in_one_sentence(version: tuple[int, int]) -> 
     assert done.returncode == 1
     assert done.stderr == (f"setup: this is Python {version[0]}.{version[1]}; "
                            "install Python 3.11, 3.12 or 3.13 and run this file with it\n")
+
+
+# ---- the browser for the browser tests ----
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A machine without any Chromium; gives the installations that were tried."""
+    tried: list[str] = []
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    monkeypatch.setattr(browser, "PLACES", ())
+    monkeypatch.setattr(browser.shutil, "which", lambda name: None)
+    monkeypatch.setattr(browser, "playwrights_own", lambda: None)
+    monkeypatch.setattr(browser, "apt_get", lambda *words: tried.append(f"apt-get {words[0]}") or len(tried) > 1)
+    monkeypatch.setattr(browser.subprocess, "run", lambda words, **rest: tried.append(" ".join(words[2:])))
+    monkeypatch.setattr(browser.os, "geteuid", lambda: 0, raising=False)
+    return tried
+
+
+def test_on_debian_the_package_lists_are_fetched_when_the_first_try_fails(
+    installed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(browser, "system", lambda: "debian")
+    assert browser.install() is None
+    assert installed[:3] == ["apt-get install", "apt-get update", "apt-get install"]
+    assert installed[3:] == ["playwright install --with-deps chromium"]
+
+
+def test_without_root_playwright_brings_its_own(installed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(browser, "system", lambda: "debian")
+    monkeypatch.setattr(browser.os, "geteuid", lambda: 1000, raising=False)
+    assert browser.install() is None
+    assert installed == ["playwright install chromium"]
+
+
+def test_no_browser_at_all_is_said_in_one_sentence(
+    installed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(browser, "system", lambda: "")
+    assert browser.main() == 1
+    assert capsys.readouterr().err.startswith("Chromium: none could be installed")
+
+
+def test_a_browser_named_by_hand_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "chromium").touch()
+    monkeypatch.setenv("CHROMIUM", str(tmp_path / "chromium"))
+    assert browser.find() == str(tmp_path / "chromium")

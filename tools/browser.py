@@ -7,6 +7,7 @@ downloaded before; and if there is none, Debian's package (as root) or Playwrigh
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -44,15 +45,26 @@ def playwrights_own() -> str | None:
 
 def install() -> str | None:
     """Install a Chromium and return its path; None when that did not work (the commands have said why)."""
-    if shutil.which("apt-get") and os.geteuid() == 0:
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    if root and system() == "debian":                            # Ubuntu's package of that name needs snap
         print("Chromium: installing Debian's package for the browser tests", flush=True)
         if not apt_get("install", *PACKAGES):                    # a bare machine has no package lists yet, or old ones
             apt_get("update")
             apt_get("install", *PACKAGES)
     if find() is None:
         print("Chromium: downloading Playwright's own for the browser tests", flush=True)
-        subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], stdin=subprocess.DEVNULL)
+        libraries = ["--with-deps"] if root else []              # of the system, which root alone can install
+        words = [sys.executable, "-m", "playwright", "install", *libraries, "chromium"]
+        subprocess.run(words, stdin=subprocess.DEVNULL)
     return find()
+
+
+def system() -> str:
+    """The ID of a Linux distribution ("debian"); empty elsewhere."""
+    try:
+        return platform.freedesktop_os_release().get("ID", "")
+    except OSError:
+        return ""
 
 
 def apt_get(*words: str) -> bool:
