@@ -86,9 +86,8 @@ class Skipped:
         try:
             paths = sorted(path for path in place.iterdir() if not path.name.startswith("."))
         except OSError as error:
-            raise BadInput(
-                place, "path", f"cannot be listed ({error.strerror})", "check that it is there and readable"
-            ) from error
+            raise BadInput(place, "path", f"cannot be listed ({error.strerror})",
+                           "check that it is there and readable") from error
         kept = [path for path in paths if self._stays(path)]
         self.links += len(paths) - len(kept)
         return kept
@@ -100,8 +99,8 @@ class Skipped:
             return False
 
     def notes(self) -> list[str]:
-        links = f"{self.links} symbolic links that lead out of the folder, or nowhere, are ignored"
-        others = f"{self.others} files that are no images are ignored"
+        links = f"symbolic links are ignored where they lead out of the folder or nowhere ({self.links})"
+        others = f"what is not an image is ignored in class folders ({self.others})"
         return [links] * (self.links > 0) + [others] * (self.others > 0)
 
 
@@ -146,15 +145,21 @@ def read_image(path: Path) -> Tensor:
                 pixels = pixels_of_image(path, image)
     except BadInput:
         raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit, 2.8 times ours, is looked at first
+        raise too_many_pixels(path) from error
     except Exception as error:  # on damaged bytes Pillow's decoders raise almost anything
         raise BadInput(path, "image", "cannot be read as an image", "replace or remove the file") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+def too_many_pixels(path: Path) -> BadInput:
+    return BadInput(path, "image", f"it has more than {MAX_PIXELS // 10**6} million pixels", "save a smaller image")
+
+
 def pixels_of_image(path: Path, image: Image.Image) -> np.ndarray:
     """uint8 (H, W, C)."""
     if image.width * image.height > MAX_PIXELS:
-        raise BadInput(path, "image", f"{image.width}x{image.height} pixels are too many", "save a smaller image")
+        raise too_many_pixels(path)
     if image.mode in ("I", "F"):
         raise BadInput(path, "image", "it has 32 bits per pixel", "save it with 8 bits per channel")
     if image.mode.startswith("I;16"):
@@ -269,13 +274,11 @@ def labels_of(place: Path, name: str, array: np.ndarray) -> Tensor:
     if array.ndim != 1:
         raise BadInput(place, name, f"has {array.ndim} dimensions", "give one label per image: shape (N,)")
     if array.dtype.kind not in "iu":
-        raise BadInput(
-            place, name, f"has type {array.dtype}, labels are integers", "save them as int64, numbered from 0"
-        )
+        raise BadInput(place, name, f"has type {array.dtype}, labels are integers",
+                       "save them as int64, numbered from 0")
     if array.size and int(array.max()) >= MAX_CLASSES:
-        raise BadInput(
-            place, name, f"label {array.max()} is out of range", f"number the classes from 0; at most {MAX_CLASSES}"
-        )
+        raise BadInput(place, name, f"label {array.max()} is out of range",
+                       f"number the classes from 0; at most {MAX_CLASSES}")
     return torch.from_numpy(array.astype(np.int64))
 
 
@@ -283,9 +286,8 @@ def class_names(place: Path, labels: Tensor, names: np.ndarray | None) -> tuple[
     """The names in the file, else "0", "1", ...: then each number up to the largest label must occur."""
     if names is not None:
         if names.ndim != 1 or names.dtype.kind != "U" or not 0 < len(names) <= MAX_CLASSES:
-            raise BadInput(
-                place, "classes", f"is not a list of names (type {names.dtype})", "save numpy.array(['cat', 'dog'])"
-            )
+            raise BadInput(place, "classes", f"is not a list of names (type {names.dtype})",
+                           "save numpy.array(['cat', 'dog'])")
         return tuple(one_line(name, 100) for name in names.tolist())
     found = labels.unique().tolist()
     if found and found[0] >= 0 and found[-1] >= len(found):

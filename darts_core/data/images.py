@@ -63,9 +63,8 @@ def checked(where: object, raw: Raw) -> Raw:
             raise BadInput(where, f"{part}labels", f"there are {len(images)} images and {len(labels)} labels",
                            "give one label per image")
         if not images.numel():
-            raise BadInput(
-                where, f"{part}images", "there are none", "give at least one image per class, each with pixels"
-            )
+            raise BadInput(where, f"{part}images", "there are none",
+                           "give at least one image per class, each with pixels")
         low, high, known = int(labels.min()), int(labels.max()), len(raw.classes)
         if low < 0 or high >= known:
             found, wrong = (low, "negative") if low < 0 else (high, "out of range")
@@ -94,9 +93,8 @@ def check_size(where: object, count: int, channels: int, height: int, width: int
 def check_options(subset: int, resize: int, label_noise: float) -> None:
     """Raises BadInput for an option out of its range. What depends on the images is checked where it is used."""
     if subset < 0:
-        raise BadInput(
-            "data", "subset", f"{subset} training images cannot be taken", "give a positive number, or 0 for all"
-        )
+        raise BadInput("data", "subset", f"{subset} training images cannot be taken",
+                       "give a positive number, or 0 for all")
     if resize and not 2 <= resize <= MAX_SIDE:
         raise BadInput("data", "resize", f"a side of {resize} pixels is out of range",
                        f"give 2 to {MAX_SIDE}, or 0 to leave them as they are")
@@ -141,9 +139,8 @@ def subset_of(raw: Raw, size: int, seed: int) -> Raw:
         raise BadInput("data", "subset", f"{size} training images were asked for, there are {total}",
                        f"give at most {total}, or 0 for all")
     if size < present:
-        raise BadInput(
-            "data", "subset", f"{size} training images cannot hold all {present} classes", f"give at least {present}"
-        )
+        raise BadInput("data", "subset", f"{size} training images cannot hold all {present} classes",
+                       f"give at least {present}")
     chosen = drawn(raw.train_labels, shares(counts, size), seed_of(seed, "subset"))
     note = f"{size} of {total} training images are used, each class in its share (seed {seed})"
     return raw._replace(train=raw.train[chosen], train_labels=raw.train_labels[chosen], notes=(*raw.notes, note))

@@ -113,6 +113,7 @@ class Plan:
         """
         B, n = self.sizes[split], self.size(split)
         start = index * B
+        assert index >= 0, f"batch {index}"
         if split == "arch":
             # The original makes a fresh random iterator for each step and takes its first batch, so that architecture
             # batches are drawn with replacement across steps. Here they follow one permutation after another: every
@@ -120,7 +121,7 @@ class Plan:
             turns = range(start // n, (start + B - 1) // n + 1)
             parts = [slice(max(start - turn * n, 0), start + B - turn * n) for turn in turns]
             return torch.cat([self._ordered(split, epoch, turn, part) for turn, part in zip(turns, parts, strict=True)])
-        assert 0 <= start < n, f"batch {index} of {self.steps(split)} in split {split!r}"
+        assert start < n, f"batch {index} of {self.steps(split)} in split {split!r}"
         part = slice(start, start + B)
         return self.members[split][part] if split == "test" else self._ordered(split, epoch, 0, part)
 
