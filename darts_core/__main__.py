@@ -262,20 +262,6 @@ def settings(strategy: Annotated[str, typer.Option("--strategy")] = "darts") -> 
     )
 
 
-@app.command(hidden=True)
-def catalogue(check: bool = False) -> None:
-    """Write catalogue.json from the registries; --check only compares."""
-    from darts_core.strategies import catalogue as collect
-
-    target = Path(__file__).parent / "catalogue.json"
-    text = json.dumps(collect(), indent=1) + "\n"
-    if io.read_bytes(target, io.JSON_LIMIT).decode() == text:
-        return
-    if check:
-        raise BadInput(target, "", "is not what the registries say", "run make catalogue")
-    io.atomic_write(target, text.encode())
-
-
 # -- parts
 
 

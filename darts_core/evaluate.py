@@ -65,7 +65,7 @@ def _supernets(
 ) -> Iterator[Trained]:
     """The supernet under its own mix, and under the derived cell's one-hot mix, with the weights of the search."""
     net = task.supernet(task.space)
-    net.load_state_dict({name: t.to(task.device) for name, t in state.weights.items()})
+    net.load_state_dict(net.pack({name: t.to(task.device) for name, t in state.weights.items()}))
     hot = {kind: one_hot(cell, genotype.cells[kind]) for kind, cell in task.space.cells.items()}
     for role, weighing in (("supernet", mix), ("pruned", as_mix(hot, task.device, task.dtype))):
         if (role, 0) in known:

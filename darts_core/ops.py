@@ -27,9 +27,14 @@ class BatchStatistics(nn.BatchNorm2d):
         super().__init__(channels, affine=affine, track_running_stats=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.numel() == input.shape[1]:  # one value per channel: it equals its mean, so the normalised value is 0
-            return self.bias.view(1, -1, 1, 1) + input * 0 if self.affine else input * 0
-        return super().forward(input)
+        return batch_statistics(input, self.weight, self.bias)
+
+
+def batch_statistics(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """(N, C, H, W) normalised per channel over the batch, eps 1e-5; a single value per channel becomes 0 (it is its mean)."""
+    if x.numel() == x.shape[1]:
+        return x * 0 if bias is None else x * 0 + bias.view(1, -1, 1, 1)
+    return F.batch_norm(x, None, None, weight, bias, training=True, eps=1e-5)
 
 
 def norm(channels: int, search: bool, affine: bool | None = None) -> nn.Module:
@@ -96,10 +101,14 @@ class FactorizedReduce(nn.Module):
         self.bn = norm(c_out, search)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(x)
-        height, width = x.shape[2:]
-        shifted = F.pad(x, (0, width % 2, 0, height % 2))[:, :, 1:, 1:]
+        x, shifted = reduction_halves(F.relu(x))
         return self.bn(torch.cat([self.conv_1(x), self.conv_2(shifted)], dim=1))
+
+
+def reduction_halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """What the two convolutions of a factorised reduction see: the image, and the image shifted by one pixel."""
+    height, width = x.shape[2:]
+    return x, F.pad(x, (0, width % 2, 0, height % 2))[:, :, 1:, 1:]
 
 
 class Identity(nn.Identity):

@@ -14,6 +14,7 @@ from darts_core.config import SearchConfig
 from darts_core.data import Images, Plan
 from darts_core.genotype import Genotype
 from darts_core.mix import Mix
+from darts_core.nets.fast import FastSupernet
 from darts_core.nets.fixed import Network
 from darts_core.nets.mixed import Supernet
 from darts_core.search.method import Loss, Weights
@@ -30,7 +31,10 @@ class Task(Protocol):
     dtype: torch.dtype
 
     def supernet(self, space: SearchSpace, **net: Any) -> nn.Module:
-        """`net(x, mix, carry) -> (output, carry)`, weights drawn from torch's global generator."""
+        """`net(x, mix, carry) -> (output, carry)`, weights drawn from torch's global generator.
+
+        `net.pack` and `net.unpack` map tensors between the names that files hold and the net's own.
+        """
         ...
 
     def network(self, genotype: Genotype) -> nn.Module: ...
@@ -94,8 +98,9 @@ class ImageTask:
             "stem_stride": c.stem_stride,
         }
 
-    def supernet(self, space: SearchSpace, **net: Any) -> Supernet:
-        return Supernet(space, **self._layout(), **net).to(self.device, self.dtype)
+    def supernet(self, space: SearchSpace, **net: Any) -> Supernet | FastSupernet:
+        reference = Supernet(space, **self._layout(), **net).to(self.device, self.dtype)
+        return reference if self.config.backend == "reference" else FastSupernet(reference)
 
     def network(self, genotype: Genotype) -> Network:
         return Network(genotype, **self._layout()).to(self.device, self.dtype)

@@ -8,6 +8,7 @@ The architecture is an argument: `net(x, mix)`. Nothing about it is kept after t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ class MixedOperation(nn.Module):
         self.names = [cell.ops[o] for o in self.columns]
         self.candidates = nn.ModuleDict({op: ops.build(op, channels, stride, search=True) for op in self.names})
 
-    def forward(self, x: Tensor, weights: Tensor, drop: dict[str, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, weights: Tensor, drop: Mapping[str, Tensor]) -> Tensor:
         """x (N, C, H, W), weights (ops,) -> (N, C, H', W').
 
         `none` contributes exactly zero, so its term is left out; its weight still takes mass from the others.
@@ -56,7 +57,7 @@ class MixedCell(nn.Module):
             for e, (source, _) in enumerate(cell.edges)
         )
 
-    def forward(self, s0: Tensor, s1: Tensor, weights: Tensor, drop: dict[str, Tensor]) -> Tensor:
+    def forward(self, s0: Tensor, s1: Tensor, weights: Tensor, drop: Mapping[str, Tensor]) -> Tensor:
         """Two states (N, C, H, W) and weights (edges, ops) -> the concatenated nodes (N, outputs * C, H', W')."""
         states = [self.preprocess0(s0), self.preprocess1(s1)]
         for node in range(self.cell.nodes):
@@ -100,3 +101,11 @@ class Supernet(nn.Module):
         for cell in self.cells:
             s0, s1 = s1, cell(s0, s1, mix.ops[cell.kind], mix.drop)  # type: ignore[index]
         return self.classifier(s1.mean((2, 3))), carry
+
+    def pack(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors under the names that files hold -> under this net's names: here they are the same."""
+        return dict(tensors)
+
+    def unpack(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of `pack`."""
+        return dict(tensors)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,7 @@ class Search:
         self.factory, self.task, self.config, self.host = factory, task, config, host
         self.method = factory(**config.options)
         torch.manual_seed(seed(config.seed, "weights", 0))
-        self.net = task.supernet(task.space, **self.method.net)
+        self.net: Any = task.supernet(task.space, **self.method.net)
         self.params = dict(self.net.named_parameters())
         generator = torch.Generator().manual_seed(seed(config.seed, "alphas", 0))
         start = self.method.init(task.space, generator)
@@ -340,9 +340,9 @@ class Search:
             index=self.index,
             stage=0,
             settings=self.config.to_dict(),
-            weights={**{n: p.detach() for n, p in self.params.items()}, **dict(self.net.named_buffers())},
+            weights=self.net.unpack({n: p.detach() for n, p in self.params.items()}),
             alphas=self.alphas.replaced([a.detach() for a in self.alphas.tensors()]),
-            w_optimiser={f"momentum.{n}": self.momentum(p) for n, p in self.params.items()},
+            w_optimiser=_named("momentum", self.net.unpack({n: self.momentum(p) for n, p in self.params.items()})),
             a_optimiser={
                 f"{ours}.{name}": s[theirs] if s else torch.zeros_like(a)
                 for ours, theirs in moments.items()
@@ -360,17 +360,17 @@ class Search:
             BadInput: the state belongs to another net or another alpha layout.
         """
         state.check(self.state().tensors())
-        places = {**self.params, **dict(self.net.named_buffers())}
         with torch.no_grad():
-            for name, place in places.items():
-                place.copy_(state.weights[name])
+            for name, value in self.net.pack(state.weights).items():
+                self.params[name].copy_(value)
             for alpha, value in zip(self.alphas.tensors(), state.alphas.tensors(), strict=True):
                 alpha.copy_(value)
         legal = {kind: mask.to(self.task.device) for kind, mask in state.alphas.legal.items()}
         self.alphas = self.alphas._replace(legal=legal)
         if state.step:
-            for name, p in self.params.items():
-                self.sgd.state[p]["momentum_buffer"] = state.w_optimiser[f"momentum.{name}"].to(p.device).clone()
+            momentum = {name.removeprefix("momentum."): t for name, t in state.w_optimiser.items()}
+            for name, value in self.net.pack(momentum).items():
+                self.sgd.state[self.params[name]]["momentum_buffer"] = value.to(self.task.device).clone()
         if state.a_steps:
             for name, a in zip(self.alphas.names(), self.alphas.tensors(), strict=True):
                 self.adam.state[a] = {
@@ -381,6 +381,10 @@ class Search:
         self.step, self.epoch, self.index = state.step, state.epoch, state.index
         self.history, self.sums = list(state.history), dict(state.sums)
         self.config = SearchConfig.from_dict(state.settings, "checkpoint")
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": t for name, t in tensors.items()}
 
 
 def _as(mix: Mix, dtype: torch.dtype) -> Mix:

@@ -1,0 +1,205 @@
+"""The supernet of `mixed.py` in few calls: the same function, the same weights under packed names.
+
+What makes it fast, all of it exact:
+
+- Operations of all edges that leave one state are computed together: one depthwise call and one grouped 1x1 call over all
+  their channels, one batch norm over the concatenation.
+- Pools, their batch norm, ReLU and identity depend on the state alone: once per state, not per edge.
+- `none` contributes nothing and is left out; images lie channels-last, which CPU and GPU kernels prefer.
+
+`tests/test_fast.py` compares output and every gradient with `mixed.py` in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darts_core import ops
+from darts_core.mix import Mix
+from darts_core.nets.mixed import MixedCell, Supernet
+from darts_core.space import CellSpec
+
+DILATION = {"sep_conv_3x3": 1, "sep_conv_5x5": 1, "dil_conv_3x3": 2, "dil_conv_5x5": 2}
+LAYERS = {"sep": ("1", "2", "5", "6"), "dil": ("1", "2")}  # weights of an operation's Sequential, by their index in it
+
+
+def _layers(op: str, stride: int) -> tuple[str, ...]:
+    """Names of the weights that the reference module of `op` has."""
+    if op in DILATION:
+        return LAYERS[op[:3]]
+    return ("conv_1", "conv_2") if op == "skip_connect" and stride == 2 else ()
+
+
+class Fan(nn.Module):
+    """All edges that leave one state: (N, C, H, W) and the mix -> one weighted sum of operations per edge."""
+
+    def __init__(self, cell: CellSpec, source: int, stride: int, reference: MixedCell) -> None:
+        super().__init__()
+        self.stride, self.ops = stride, cell.ops
+        self.edges = [e for e, (s, _) in enumerate(cell.edges) if s == source]
+        self.members = {  # operation -> which of this fan's edges may hold it
+            op: [k for k, e in enumerate(self.edges) if cell.legal[e][o]] for o, op in enumerate(cell.ops) if op != "none"
+        }
+        packed: dict[str, nn.ParameterDict] = {}
+        for op, members in self.members.items():
+            layers = _layers(op, stride)
+            if layers and members:
+                stacks = {layer: _stack(self._modules_of(reference, op), layer) for layer in layers}
+                packed[op] = nn.ParameterDict({layer: nn.Parameter(stack) for layer, stack in stacks.items()})
+        self.weights = nn.ModuleDict(packed)
+
+    def _modules_of(self, reference: MixedCell, op: str) -> list[nn.Module]:
+        return [reference.edges[self.edges[k]].candidates[op] for k in self.members[op]]  # type: ignore[index, union-attr]
+
+    def forward(self, x: Tensor, weights: Tensor, drop: Mapping[str, Tensor]) -> Tensor:
+        """x (N, C, H, W), weights (edges of the cell, ops) -> (N, H', W', edges of this fan, C)."""
+        relu = F.relu(x)
+        total: Tensor | None = None
+        for op, members in self.members.items():
+            if not members:
+                continue
+            y = self._apply(op, x, relu)  # (N, H', W', members or 1, C)
+            if op in drop:
+                y = _drop(y, len(members), drop[op])
+            column = weights[[self.edges[k] for k in members], self.ops.index(op)]
+            total = self._add(total, y, column.view(1, 1, 1, -1, 1), members)
+        if total is None:
+            zeros = ops.Zero(self.stride)(x).permute(0, 2, 3, 1).unsqueeze(3)
+            return zeros.expand(-1, -1, -1, len(self.edges), -1)
+        return total
+
+    def _add(self, total: Tensor | None, y: Tensor, weight: Tensor, members: list[int]) -> Tensor:
+        """Add weight * y to the members' places."""
+        if len(members) == len(self.edges):
+            return y * weight if total is None else torch.addcmul(total, y, weight)
+        term = y * weight
+        if total is None:
+            total = term.new_zeros(*term.shape[:3], len(self.edges), term.shape[4])
+        return total.index_add(3, torch.tensor(members, device=y.device), term)
+
+    def _apply(self, op: str, x: Tensor, relu: Tensor) -> Tensor:
+        if op == "max_pool_3x3":
+            return _spread(ops.batch_statistics(F.max_pool2d(x, 3, self.stride, 1)), 1)
+        if op == "avg_pool_3x3":
+            return _spread(ops.batch_statistics(F.avg_pool2d(x, 3, self.stride, 1, count_include_pad=False)), 1)
+        if op == "skip_connect" and self.stride == 1:
+            return _spread(x, 1)
+        stacks, count = self.weights[op], len(self.members[op])
+        if op == "skip_connect":
+            return self._reduced(relu, stacks["conv_1"], stacks["conv_2"], count)  # type: ignore[index]
+        spread = relu if count == 1 else _repeated(relu, count)
+        y = self._separable(spread, stacks["1"], stacks["2"], DILATION[op], self.stride, count)  # type: ignore[index]
+        if op.startswith("sep"):
+            y = self._separable(F.relu(y), stacks["5"], stacks["6"], 1, 1, count)  # type: ignore[index]
+        return _spread(y, count)
+
+    def _separable(self, x: Tensor, depthwise: Tensor, pointwise: Tensor, dilation: int, stride: int, count: int) -> Tensor:
+        """(N, count*C, H, W): depthwise, 1x1 within each edge, batch norm."""
+        padding = dilation * (depthwise.shape[-1] - 1) // 2
+        y = F.conv2d(x, depthwise, None, stride, padding, dilation, groups=x.shape[1])
+        return ops.batch_statistics(F.conv2d(y, pointwise, groups=count))
+
+    def _reduced(self, relu: Tensor, first: Tensor, second: Tensor, count: int) -> Tensor:
+        """`FactorizedReduce` for all members at once."""
+        halves = [F.conv2d(part, w, stride=2) for part, w in zip(ops.reduction_halves(relu), (first, second), strict=True)]
+        joined = torch.cat([_spread(half, count) for half in halves], dim=-1)  # (N, H', W', count, C)
+        N, H, W, E, C = joined.shape
+        return _spread(ops.batch_statistics(joined.reshape(N, H, W, E * C).permute(0, 3, 1, 2)), count)
+
+
+class FastCell(nn.Module):
+    """A mixed cell that walks over states instead of edges."""
+
+    def __init__(self, reference: MixedCell) -> None:
+        super().__init__()
+        cell = reference.cell
+        self.cell, self.kind = cell, reference.kind
+        self.preprocess0, self.preprocess1 = reference.preprocess0, reference.preprocess1
+        reduces = reference.kind == "reduce"
+        sources = sorted({source for source, _ in cell.edges})
+        self.fans = nn.ModuleDict({str(s): Fan(cell, s, 2 if reduces and s < cell.inputs else 1, reference) for s in sources})
+
+    def forward(self, s0: Tensor, s1: Tensor, weights: Tensor, drop: Mapping[str, Tensor]) -> Tensor:
+        states = [self.preprocess0(s0), self.preprocess1(s1)]
+        terms: list[list[Tensor]] = [[] for _ in range(self.cell.nodes)]
+        for source in range(self.cell.states):
+            if source >= self.cell.inputs:
+                own = terms[source - self.cell.inputs]
+                states.append(sum(own[1:], own[0]).permute(0, 3, 1, 2))
+            if str(source) in self.fans:
+                fan: Any = self.fans[str(source)]
+                for edge, y in zip(fan.edges, fan(states[source], weights, drop).unbind(3), strict=True):
+                    terms[self.cell.edges[edge][1] - self.cell.inputs].append(y)
+        return torch.cat([states[i] for i in self.cell.output], dim=1)
+
+
+class FastSupernet(nn.Module):
+    """`net(x, mix) -> (logits, None)` like `Supernet`, with its weights packed. Takes the reference apart."""
+
+    def __init__(self, reference: Supernet) -> None:
+        super().__init__()
+        self.stem, self.classifier = reference.stem, reference.classifier
+        self.cells = nn.ModuleList(FastCell(cell) for cell in reference.cells)  # type: ignore[arg-type]
+        self.layout = _layout(self.cells)
+
+    def forward(self, x: Tensor, mix: Mix, carry: Any = None) -> tuple[Tensor, Any]:
+        s0 = s1 = self.stem(x.contiguous(memory_format=torch.channels_last))
+        for cell in self.cells:
+            s0, s1 = s1, cell(s0, s1, mix.ops[cell.kind], mix.drop)  # type: ignore[index]
+        return self.classifier(s1.mean((2, 3))), carry
+
+    def pack(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors under the reference's weight names -> under this net's. Works for momentum and gradients as well."""
+        packed = {ours: torch.cat([tensors[theirs] for theirs in names]) for ours, names in self.layout.items()}
+        stacked = {theirs for names in self.layout.values() for theirs in names}
+        return {name: t for name, t in tensors.items() if name not in stacked} | packed
+
+    def unpack(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of `pack`, in the order of the reference's names within each group."""
+        found = {name: t for name, t in tensors.items() if name not in self.layout}
+        for ours, names in self.layout.items():
+            found.update(zip(names, (part.contiguous() for part in tensors[ours].chunk(len(names))), strict=True))
+        return found
+
+
+def _layout(cells: nn.ModuleList) -> dict[str, list[str]]:
+    """Packed name -> the reference's names that are stacked in it, in order."""
+    layout = {}
+    for i, cell in enumerate(cells):
+        for source, fan in cell.fans.items():  # type: ignore[union-attr]
+            for op, stacks in fan.weights.items():
+                for layer in stacks:
+                    edges = [fan.edges[k] for k in fan.members[op]]
+                    names = [f"cells.{i}.edges.{e}.candidates.{op}.{layer}.weight" for e in edges]
+                    layout[f"cells.{i}.fans.{source}.weights.{op}.{layer}"] = names
+    return layout
+
+
+def _stack(modules: Sequence[nn.Module], layer: str) -> Tensor:
+    """One layer's weights of several modules, concatenated along the output channels."""
+    return torch.cat([module.get_submodule(layer).weight.detach() for module in modules])  # type: ignore[arg-type]
+
+
+def _repeated(x: Tensor, count: int) -> Tensor:
+    """(N, C, H, W) -> (N, count*C, H, W): the channels `count` times over, channels-last."""
+    N, C, H, W = x.shape
+    rows = x.permute(0, 2, 3, 1).unsqueeze(3).expand(N, H, W, count, C)
+    return rows.reshape(N, H, W, count * C).permute(0, 3, 1, 2)
+
+
+def _spread(y: Tensor, count: int) -> Tensor:
+    """(N, count*C, H, W) -> (N, H, W, count, C), a view where images lie channels-last."""
+    N, K, H, W = y.shape
+    return y.permute(0, 2, 3, 1).reshape(N, H, W, count, K // count)
+
+
+def _drop(y: Tensor, count: int, rate: Tensor) -> Tensor:
+    """Drop path with a mask of its own for each sample and edge: (N, H, W, 1 or count, C) -> (N, H, W, count, C)."""
+    keep = 1 - rate
+    mask = (torch.rand(y.shape[0], 1, 1, count, 1, dtype=y.dtype, device=y.device) < keep).to(y.dtype)
+    return y / keep * mask
