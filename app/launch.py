@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         threading.Thread(target=_open_when_up, args=(port, door), daemon=True).start()
     try:
         _serve(port)
+    except KeyboardInterrupt:
+        print("\n  The dashboard has ended. Searches go on; start it again to see them.")
     finally:
         if door is not None:
             door.unlink(missing_ok=True)

@@ -41,11 +41,16 @@ class Server:
 
     def start(self, seconds: float = 60) -> Server:
         """Starts it (again on the same port, after the first time) and waits until the link is printed."""
-        command = [sys.executable, "-m", "app.launch", "--no-browser", "--runs", str(self.runs), *self.arguments]
-        command += ["--port", str(self.port)] if self.port else ["--port", "18501"]
+        command = [sys.executable, "-m", "app.launch", "--no-browser", "--runs", str(self.runs)]
+        command += ["--port", str(self.port or 18501), *self.arguments]
         variables = {key: value for key, value in os.environ.items() if not key.startswith(("DARTS_", "STREAMLIT_"))}
         self.process = subprocess.Popen(
-            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=variables | self.environment
+            command,
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=variables | self.environment,
         )
         assert self.process.stdout is not None
         deadline = time.monotonic() + seconds
@@ -67,12 +72,12 @@ class Server:
                 time.sleep(0.05)
         raise AssertionError("the dashboard printed its link and does not answer")
 
-    def client(self, entered: bool = True) -> httpx.Client:
-        """An HTTP client; with the cookie when it has entered."""
-        client = httpx.Client(base_url=self.address, timeout=10)
-        if entered:
+    @contextmanager
+    def client(self) -> Iterator[httpx.Client]:
+        """An HTTP client that has entered."""
+        with httpx.Client(base_url=self.address, timeout=10) as client:
             assert client.get(f"/darts/enter?token={self.token}").status_code == 303
-        return client
+            yield client
 
     def kill(self) -> None:
         """kill -9."""

@@ -24,10 +24,14 @@ class Visitor:
         self.host = host
         self.cookies = {"darts-8501": cookie_value(TOKEN)} if entered else {}
 
-    def get(self, path: str, params: dict[str, str] | None = None, headers: dict[str, str] | None = None) -> httpx.Response:
+    def get(
+        self, path: str, params: dict[str, str] | None = None, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
         async def ask() -> httpx.Response:
             transport = httpx.ASGITransport(GATE)
-            async with httpx.AsyncClient(transport=transport, base_url=f"http://{self.host}", cookies=self.cookies) as client:
+            async with httpx.AsyncClient(
+                transport=transport, base_url=f"http://{self.host}", cookies=self.cookies
+            ) as client:
                 answer = await client.get(path, params=params, headers=headers)
                 self.cookies = dict(client.cookies)
                 return answer
@@ -92,7 +96,9 @@ def test_a_wrong_token_gets_one_sentence_and_no_cookie(token: str) -> None:
     assert answer.text.count("\n") == 1 and "printed" in answer.text
 
 
-@pytest.mark.parametrize("path", ["/", "/static/index.js", "/_stcore/health", "/darts/runs/a/history", "/darts/plotly.js"])
+@pytest.mark.parametrize(
+    "path", ["/", "/static/index.js", "/_stcore/health", "/darts/runs/a/history", "/darts/plotly.js"]
+)
 def test_without_the_cookie_nothing_is_answered(path: str) -> None:
     refused(Visitor(entered=False).get(path))
 
@@ -103,10 +109,23 @@ def test_a_wrong_cookie_opens_nothing(value: str) -> None:
 
 
 def test_the_cookie_of_another_port_is_another_cookie() -> None:
-    refused(Visitor(entered=False, host="localhost:8502").get("/", headers={"cookie": f"darts-8501={cookie_value(TOKEN)}"}))
+    refused(
+        Visitor(entered=False, host="localhost:8502").get("/", headers={"cookie": f"darts-8501={cookie_value(TOKEN)}"})
+    )
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8501", "localhost.evil.example", "a@localhost", "localhost:x", "", "127.0.0.1.nip.io"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8501",
+        "localhost.evil.example",
+        "a@localhost",
+        "localhost:x",
+        "",
+        "127.0.0.1.nip.io",
+    ],
+)
 def test_a_foreign_host_is_refused_even_with_the_cookie(host: str) -> None:
     refused(Visitor().get("/", headers={"host": host}))
 
@@ -116,7 +135,9 @@ def test_our_own_names_are_let_through(host: str) -> None:
     assert Visitor().get("/", headers={"host": host}).text == "the secret run"
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "http://localhost:9999", "null", "http://localhost", "localhost:8501"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "http://localhost:9999", "null", "http://localhost", "localhost:8501"]
+)
 def test_a_foreign_origin_is_refused_even_with_the_cookie(origin: str) -> None:
     refused(Visitor().get("/", headers={"origin": origin}))
 
@@ -127,7 +148,9 @@ def test_a_page_of_another_port_cannot_embed_ours(site: str) -> None:
     refused(Visitor().get("/", headers=headers))
 
 
-@pytest.mark.parametrize("path", ["/..%2f..%2fetc/passwd", "/darts/runs/..%2f..%2fx/history", "/a/%2e%2e/b", "/a%5c..%5cb", "/a%00b"])
+@pytest.mark.parametrize(
+    "path", ["/..%2f..%2fetc/passwd", "/darts/runs/..%2f..%2fx/history", "/a/%2e%2e/b", "/a%5c..%5cb", "/a%00b"]
+)
 def test_a_path_that_leaves_its_folder_is_refused(path: str) -> None:
     refused(Visitor().get(path))
 
@@ -161,7 +184,9 @@ def test_a_given_token_must_be_a_secret(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", None, "192.168.0.7"])
-def test_listening_beyond_this_machine_needs_a_token_on_purpose(address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listening_beyond_this_machine_needs_a_token_on_purpose(
+    address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("DARTS_TOKEN", raising=False)
     with pytest.raises(BadInput, match="other machines"):
         refuse_public_bind(address)

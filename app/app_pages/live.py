@@ -425,7 +425,7 @@ def first_view(name: str) -> dict[str, Any]:
 
 @st.fragment
 def the_board(info: Mapping[str, Any], replays: bool) -> None:
-    picks = {f"on_{part}_change": partial(keep_in_url, part) for part in VIEW}
+    picks: dict[str, Any] = {f"on_{part}_change": partial(keep_in_url, part) for part in VIEW}
     board(build_board_data(info, view=first_view(info["name"]) | {"play": replays}), **picks)
 
 
