@@ -1,4 +1,4 @@
-"""What a search says while it runs: frozen data and its one-line JSON. `Step` goes to `steps.bin`, the rest to `events.jsonl`.
+"""What a search says while it runs: frozen data, and its JSON. Steps go to `steps.bin`, all else to `events.jsonl`.
 
 `step` counts finished steps from 1 and only grows; `epoch` counts from 0 and goes back after a `Rewound`. Seconds are
 wall-clock seconds. Orders are what a person asks of a running search; each is answered by one `Applied`.

@@ -1,4 +1,4 @@
-"""Every byte in or out: append, atomic write, bounded read, strict JSON, safe names, locks. No other module opens files.
+"""Every byte in or out: append, atomic write, bounded read, strict JSON, safe names, locks. Nothing else opens files.
 
 Appending is one `os.write`, whole or not at all: a short write, or a full disk, is cut back and raised, so that a file
 never holds half a record in its middle. Everything else is written beside its target, synced, read again and renamed.
@@ -42,7 +42,8 @@ HEADER_LIMIT = 1 << 20  # bytes of a safetensors header
 TENSOR_LIMIT = 10_000
 SYNC_EVERY = 1.0  # seconds: what a power cut may take
 TENSOR_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8,
+    "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
 
 # Names and places -----------------------------------------------------------------------------------------
@@ -133,6 +134,12 @@ def read_bytes(path: Path, limit: int) -> bytes:
                 path, "", f"{size:,} bytes are more than the {limit:,} allowed here", "is this the right file?"
             )
         return read_at(file, 0, limit)
+
+
+def size(path: Path) -> int:
+    """Bytes of the regular file at `path`; BadInput where there is none."""
+    with opened(path) as file:
+        return os.fstat(file.fileno()).st_size
 
 
 def sha256(data: bytes) -> str:
@@ -295,6 +302,10 @@ class Appender:
 
     def __init__(self, path: Path):
         self.path = path
+        self._open()
+
+    def _open(self) -> None:
+        path = self.path
         with told(path.parent):
             self.fd = os.open(path, write_flags(os.O_RDWR | os.O_APPEND | os.O_CREAT), 0o600)
             found = os.fstat(self.fd)
@@ -323,9 +334,11 @@ class Appender:
         self.sync_if_due()
 
     def _check_length(self, needed: int) -> None:
+        if self.fd < 0:
+            raise BadInput(self.path, "", "the run is closed", "open it again")
         found = os.fstat(self.fd)
         if found.st_nlink == 0:
-            raise BadInput(self.path, "", "the file was deleted while the run was writing", "start the search again")
+            raise BadInput(self.path, "", "the file was deleted while it was written", "start the search again")
         if found.st_size < self.size:
             what = f"another program cut it to {found.st_size:,} bytes"
             raise BadInput(self.path, "", what, "resume the run, which repairs it")
@@ -339,6 +352,14 @@ class Appender:
             os.ftruncate(self.fd, size)
             self.size, self.dirty = size, True
         self.sync()
+
+    def rewrite(self, data: bytes) -> None:
+        """Makes `data` the whole content, atomically: after a kill or a full disk it is the old file or the new one."""
+        self.close()
+        try:
+            atomic_write(self.path, data)
+        finally:
+            self._open()
 
     def sync_if_due(self) -> None:
         """Syncs if a second has passed since the last time."""

@@ -7,7 +7,7 @@ import operator
 
 
 def seed(base: int, purpose: str, *numbers: int) -> int:
-    """A number from 0 to 2**63 - 1 for `purpose` ("dropout") at `numbers` (stage, epoch, index) of the run seeded `base`.
+    """A number below 2**63 for `purpose` ("dropout") at `numbers` (stage, epoch, index) of the run seeded `base`.
 
     Equal arguments give equal seeds on every machine, different ones unrelated seeds (BLAKE2b, 63 bits of it).
     """
