@@ -13,10 +13,12 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests stay together: one worker, one Chromium at a time."""
+    """With several workers: the tests of a file stay together, and so does all that starts dashboards or browsers."""
     for item in items:
-        if item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.xdist_group("browser"))
+        module = getattr(item, "module", None)
+        serves = any(getattr(value, "__module__", None) == "tests.served" for value in vars(module).values())
+        group = "dashboard" if serves or item.get_closest_marker("browser") else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,31 @@ def test_the_lock_is_complete() -> None:
             if need.marker is None or need.marker.evaluate({"extra": ""}):
                 pin = PINS.get(canonicalize_name(need.name))
                 assert pin is not None and need.specifier.contains(pin), f"{name} needs {need}; the lock has {pin}"
+
+
+@functools.cache
+def homes_of_imports() -> Mapping[str, list[str]]:
+    """Import name -> names of the packages that bring it. Slow, so asked once."""
+    return importlib.metadata.packages_distributions()
+
+
+@pytest.mark.parametrize(("folder", "extras"), [
+    ("darts_core", ("notebooks",)), ("app", ("app",)), ("tests", ("app", "notebooks", "dev")),
+])
+def test_what_is_imported_is_asked_for(folder: str, extras: tuple[str, ...]) -> None:
+    """A package that only happens to be there, because another one needs it, is not to be relied on."""
+    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
+    homes = homes_of_imports()
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            for top in {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names):
+                ours = (ROOT / top).is_dir() or (ROOT / folder / f"{top}.py").is_file()
+                known = {canonicalize_name(name) for name in homes.get(top, [top])}
+                assert ours or known & declared, f"{path.name}:{node.lineno} imports {top}, which pyproject.toml lacks"
 
 
 def test_every_locked_package_has_hashes() -> None:
