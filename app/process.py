@@ -14,7 +14,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,32 +23,44 @@ from darts_core.errors import BadInput
 NICE = 5  # so that the page stays smooth while a search takes the cores
 
 
-@dataclass(frozen=True)
 class Launch:
     """A command that was started for a run, and what it printed so far."""
 
-    name: str
-    command: tuple[str, ...]
-    process: subprocess.Popen[Any]
-    output: IO[bytes]
-    began: float  # time.monotonic()
+    def __init__(self, name: str, command: Sequence[str], process: subprocess.Popen[Any], output: IO[bytes]) -> None:
+        self.name, self.command, self.process = name, tuple(command), process
+        self.began = time.monotonic()
+        self._output = output
+        self._guard = threading.Lock()
+        self._last_words = ""
+        threading.Thread(target=self._reap, daemon=True).start()
 
     @property
     def seconds(self) -> float:
+        """Seconds since the start."""
         return time.monotonic() - self.began
 
     def printed(self, size: int = 20_000) -> str:
-        """The last `size` bytes of its output."""
-        length = os.fstat(self.output.fileno()).st_size
-        return _read_at(self.output, max(0, length - size), size).decode("utf-8", "replace")
+        """The end of its output, at most `size` bytes of it."""
+        with self._guard:
+            if self._output.closed:
+                return self._last_words[-size:]
+            length = os.fstat(self._output.fileno()).st_size
+            return _read_at(self._output, max(0, length - size), size).decode("utf-8", "replace")
 
     def refusal(self) -> str | None:
         """Why it ended without doing its work, as its last line says; None while it runs or when it went well."""
-        code = self.process.poll()
-        if not code:
+        if not self.process.poll():
             return None
         lines = [line.strip() for line in self.printed().splitlines() if line.strip()]
-        return lines[-1][:500] if lines else f"the process ended with code {code} before it said anything"
+        return lines[-1][:500] if lines else f"the process ended with code {self.process.returncode} and no word"
+
+    def _reap(self) -> None:
+        """Waits for the end, so that no zombie looks alive, and lets the output go."""
+        self.process.wait()
+        words = self.printed()
+        with self._guard:
+            self._last_words = words
+            self._output.close()
 
 
 _launches: dict[str, Launch] = {}
@@ -131,10 +142,8 @@ def _launch(name: str, arguments: Sequence[str], threads: int, stdin: str = "") 
     if os.name != "nt":
         _be_nice(process.pid)
     _hand_over(process, stdin)
-    threading.Thread(target=process.wait, daemon=True).start()  # reaped, so that no zombie looks alive
-    launch = Launch(name, command, process, output, time.monotonic())
-    _launches[name] = launch
-    return launch
+    _launches[name] = Launch(name, command, process, output)
+    return _launches[name]
 
 
 def _be_nice(pid: int) -> None:
