@@ -25,6 +25,7 @@ from darts_core.nets.mixed import MixedCell, Supernet
 from darts_core.space import CellSpec
 
 DILATION = {"sep_conv_3x3": 1, "sep_conv_5x5": 1, "dil_conv_3x3": 2, "dil_conv_5x5": 2}
+DENSE_AT_MOST = 64  # channels up to which a grouped 1x1 convolution is one dense product
 LAYERS = {"sep": ("1", "2", "5", "6"), "dil": ("1", "2")}  # weights of an operation's Sequential, by their index in it
 
 
@@ -102,7 +103,7 @@ class Fan(nn.Module):
         """(N, count*C, H, W): depthwise, 1x1 within each edge, batch norm."""
         padding = dilation * (depthwise.shape[-1] - 1) // 2
         y = F.conv2d(x, depthwise, None, stride, padding, dilation, groups=x.shape[1])
-        return ops.batch_statistics(F.conv2d(y, pointwise, groups=count))
+        return ops.batch_statistics(_pointwise(y, pointwise, count))
 
     def _reduced(self, relu: Tensor, first: Tensor, second: Tensor, count: int) -> Tensor:
         """`FactorizedReduce` for all members at once."""
@@ -183,6 +184,17 @@ def _layout(cells: nn.ModuleList) -> dict[str, list[str]]:
 def _stack(modules: Sequence[nn.Module], layer: str) -> Tensor:
     """One layer's weights of several modules, concatenated along the output channels."""
     return torch.cat([module.get_submodule(layer).weight.detach() for module in modules])  # type: ignore[arg-type]
+
+
+def _pointwise(x: Tensor, weight: Tensor, count: int) -> Tensor:
+    """Grouped 1x1 convolution, weight (count*C, C, 1, 1). For few channels one dense product with a block-diagonal matrix:
+    its extra zeros cost less than the grouped kernel's overhead (measured 3 times faster at 8 to 32 channels)."""
+    K = x.shape[1]
+    if K > DENSE_AT_MOST or x.is_cuda:
+        return F.conv2d(x, weight, groups=count)
+    own = torch.eye(count, dtype=x.dtype, device=x.device).repeat_interleave(K // count, 0).view(K, count, 1)
+    blocks = (weight.view(K, 1, K // count) * own).view(K, K)
+    return F.linear(x.permute(0, 2, 3, 1), blocks).permute(0, 3, 1, 2)
 
 
 def _repeated(x: Tensor, count: int) -> Tensor:
