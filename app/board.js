@@ -307,7 +307,7 @@ class Story {
 
   read(events) {
     const of = (type) => events.filter((event) => event.type === type);
-    this.marks = events.map(markOf).filter(Boolean);
+    this.marks = events.map(markOf).filter(Boolean).sort((a, b) => a.step - b.step);
     this.epochs = of("epoch");
     this.probes = probesOf(this.epochs);
     this.phases = phasesOf(events);
@@ -502,15 +502,15 @@ class Chart {
       data,
       layout: {
         ...layout,
-        xaxis: { ...layout.xaxis, ...axis, title: { text: "step", standoff: 4 }, nticks: 6 },
+        xaxis: { ...layout.xaxis, ...axis, title: { text: "step", standoff: 4, font: { size: 11.5 } }, nticks: 6 },
         yaxis: { ...layout.yaxis, ...axis, nticks: 6 },
         font: { color: theme.ink, family: theme.font, size: 11.5 },
-        margin: { l: 46, r: labels.length ? 88 : 14, t: 8, b: 36 },
+        margin: { l: 46, r: 14 + 5.8 * Math.max(0, ...labels.map((label) => label.text.length)), t: 8, b: 36 },
         height: 232,
         uirevision: this.board.run,
         hoverlabel: { bgcolor: theme.ground, bordercolor: theme.line, font: { color: theme.ink } },
         shapes: marks.map((mark) => markLine(mark, theme)),
-        annotations: [...markLabels(marks, columns.step, theme), ...labels],
+        annotations: [...markLabels(marks, columns.step, layout.meta.labels, theme), ...labels],
       },
     };
   }
@@ -586,16 +586,16 @@ function markLine(mark, theme) {
   return { type: "line", x0: mark.step, x1: mark.step, yref: "paper", y0: 0, y1: 1, line, name: mark.text };
 }
 
-/** Labels of the marks, left out where the one before is so near that they would cover each other. */
-function markLabels(marks, steps, theme) {
+/** Labels of the marks, edits first; one that would cover another is left out (its line is there, its text on the scrubber). */
+function markLabels(marks, steps, side, theme) {
   const near = ((steps.at(-1) ?? 0) - (steps[0] ?? 0)) * 0.06;
-  let before = -Infinity;
-  return marks.flatMap((mark) => {
-    if (mark.step - before < near) return [];
-    before = mark.step;
+  const taken = [];
+  return [...marks].sort((a, b) => (b.kind === "edit") - (a.kind === "edit")).flatMap((mark) => {
+    if (taken.some((step) => Math.abs(step - mark.step) < near)) return [];
+    taken.push(mark.step);
     return {
-      x: mark.step, yref: "paper", y: 1, text: mark.text, textangle: -90, showarrow: false, xanchor: "right",
-      yanchor: "top", font: { size: 10, color: theme.muted }, bgcolor: theme.veil,
+      x: mark.step, yref: "paper", y: side === "top" ? 1 : 0, text: mark.text, textangle: -90, showarrow: false,
+      xanchor: "right", yanchor: side, font: { size: 10, color: theme.muted }, bgcolor: theme.veil,
     };
   });
 }
@@ -818,7 +818,7 @@ function cellPanel(board) {
       const { el: box, ribbon, title, spec } = drawings[kind];
       box.hidden = !board.kindsShown.includes(kind);
       if (box.hidden) continue;
-      title.hidden = kinds.length < 2;
+      title.hidden = board.cell !== "both";
       const weights = board.mix(kind);
       const kept = board.show === "derived" && board.records?.count ? strongest(spec, weights).kept : null;
       ribbon.update({ ...spec, weights, kept, tween, alt: spec.title });
@@ -1641,7 +1641,7 @@ class Board {
     const ink = of("--st-text-color", "#262730");
     const ground = of("--st-background-color", "#ffffff");
     const line = of("--st-border-color", "#c9ccd3");
-    return { ink, ground, line, muted: blended(ink, ground, 0.76), veil: ground, font: of("--st-font", "sans-serif") };
+    return { ink, ground, line, muted: blended(ink, ground, 0.76), veil: blended(ground, ground, 1).replace(")", ", 0.7)").replace("rgb", "rgba"), font: of("--st-font", "sans-serif") };
   }
 
   destroy() {

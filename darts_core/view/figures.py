@@ -18,7 +18,9 @@ from darts_core.view.tables import Mark
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-Template = dict[str, Any]  # {"data": [...], "layout": {...}} with layout.meta = {"about": one sentence}
+Template = dict[
+    str, Any
+]  # {"data": [...], "layout": {...}} with layout.meta = {"about": one sentence, "labels": side of marks}
 PERCENT = {"tickformat": ".0%", "range": [0, 1]}
 
 
@@ -52,12 +54,14 @@ def templates(ops: Sequence[str]) -> dict[str, Template]:
             "Part of the images in the batches named rightly: train solid, validation dashed.",
             _pair("accuracy", ".1%"),
             {"yaxis": PERCENT},
+            labels="bottom",
         ),
         "entropy": _figure(
             "Entropy of the weights",
             "In nats, mean over edges. High: undecided. Near zero: each edge has chosen one operation.",
             [_probe("entropy", "entropy", ".3f")],
             {"yaxis": {"rangemode": "tozero"}},
+            labels="bottom",
         ),
         "eigenvalue": _figure(
             "Dominant eigenvalue",
@@ -75,7 +79,7 @@ def filled(template: Template, columns: Mapping[str, np.ndarray], marks: Sequenc
         x, y = (np.asarray(columns.get(trace["meta"][axis], [])) for axis in ("x", "column"))
         trace |= {"x": x.tolist(), "y": [value if np.isfinite(value) else None for value in y.tolist()]}
     figure["layout"]["shapes"] = [mark_line(mark) for mark in marks]
-    figure["layout"]["annotations"] = [mark_label(mark) for mark in marks]
+    figure["layout"]["annotations"] = [mark_label(mark, figure["layout"]["meta"]["labels"]) for mark in marks]
     return figure
 
 
@@ -93,20 +97,23 @@ def mark_line(mark: Mark) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def mark_label(mark: Mark) -> dict[str, Any]:
+def mark_label(mark: Mark, side: str) -> dict[str, Any]:
     return {
-        "x": mark.step, "yref": "paper", "y": 1, "text": mark.text, "textangle": -90, "showarrow": False,
-        "xanchor": "right", "yanchor": "top", "font": {"size": 10, "color": MUTED},
+        "x": mark.step, "yref": "paper", "y": 1 if side == "top" else 0, "text": mark.text, "textangle": -90,
+        "showarrow": False, "xanchor": "right", "yanchor": side, "font": {"size": 10, "color": MUTED},
     }  # fmt: skip
 
 
-def _figure(title: str, about: str, data: list[dict[str, Any]], layout: dict[str, Any]) -> Template:
+def _figure(
+    title: str, about: str, data: list[dict[str, Any]], layout: dict[str, Any], labels: str = "top"
+) -> Template:
+    """`labels`: the side, "top" or "bottom", where curves usually leave room for the labels of marks."""
     axis = {"gridcolor": LINE, "zerolinecolor": LINE, "linecolor": LINE}
     return {
         "data": data,
         "layout": {
             "title": {"text": title},
-            "meta": {"about": about},
+            "meta": {"about": about, "labels": labels},
             "xaxis": axis | {"title": {"text": "step"}},
             "yaxis": axis | layout["yaxis"],
             "hovermode": "closest",

@@ -101,7 +101,7 @@ def marks(events: Events) -> list[Mark]:
             found.append(Mark(event["step"], f"{event['level']} at step {event['step']}", "alarm"))
         elif event["type"] == "rewound":
             found.append(Mark(event["step"], f"back to epoch {event['to_epoch']} at step {event['step']}", "rewind"))
-    return found
+    return sorted(found, key=lambda mark: mark.step)
 
 
 def short(value: object) -> str:
