@@ -55,6 +55,19 @@ def progress(status: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def described(info: Mapping[str, Any]) -> str:
+    """What a run searches, in one line: "darts on digits, space s2 with 3 nodes, 4 cells, 40 epochs, seed 0"."""
+    config = info["config"]
+    known = {key: config[key] for key in ("strategy", "dataset", "space", "cells", "epochs") if key in config}
+    parts = [f"{known.get('strategy', 'search')} on {known.get('dataset', 'unknown images')}"]
+    if "space" in known:
+        parts.append(f"space {known['space']}" + (f" with {config['nodes']} nodes" if config.get("nodes") else ""))
+    parts += [f"{known[key]} {key}" for key in ("cells", "epochs") if key in known]
+    if info["parent"]:
+        parts.append(f"branched from {info['parent']['run']} after {info['parent']['epoch']} epochs")
+    return ", ".join([*parts, f"seed {info['seed']}"])
+
+
 def percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
 

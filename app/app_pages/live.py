@@ -18,7 +18,7 @@ import streamlit as st
 from app import process, stream
 from app.board import board, build_board_data
 from app.forms import ask, ask_all
-from app.words import STATES, about, amount, escaped, noise, progress, result
+from app.words import STATES, about, amount, described, escaped, noise, progress, result
 from darts_core import runs
 from darts_core.config import PRESETS, SETTINGS, SearchConfig, catalogue, steerable
 from darts_core.errors import BadInput
@@ -27,6 +27,7 @@ from darts_core.view import dot, svg
 
 ROOT = runs.runs_root()
 VIEW = ("cell", "edge", "step", "show")  # what of the board the URL holds, besides the run
+ALIVE = ("starting", "running", "paused")
 LOG_AFTER = 15.0  # seconds of starting, after which the page shows what the process printed
 
 Events = Sequence[Mapping[str, Any]]
@@ -146,17 +147,6 @@ def new_search() -> None:
 # While it runs --------------------------------------------------------------------------------------------
 
 
-def chip(status: Mapping[str, Any]) -> None:
-    word, color = STATES.get(status["state"], (status["state"], "gray"))
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.badge(word, color=color)  # type: ignore[arg-type]
-        st.text(progress(status))
-        if status["edited"]:
-            st.badge(
-                "edited", color="gray", icon=":material/edit:", help="Settings were changed while this search ran."
-            )
-
-
 def order(run: str, kind: str, /, *, name: str | None = None, value: Any = None) -> None:
     """Sends an order; the page shows it as pending until the run answers."""
     try:
@@ -186,20 +176,19 @@ def answers(events: Events) -> None:
 
 
 def controls(name: str, status: Mapping[str, Any]) -> None:
-    with st.container(horizontal=True, gap="small"):
-        if status["paused"]:
-            if st.button("Resume", icon=":material/play_arrow:", key="go"):
-                order(name, "resume")
-            if st.button("One step", icon=":material/skip_next:", key="one", help="Makes one step, then waits again."):
-                order(name, "step")
-        elif st.button("Pause", icon=":material/pause:", key="pause"):
-            order(name, "pause")
-        if st.button("Checkpoint", icon=":material/save:", key="save", help="Saves a state to branch from."):
-            order(name, "checkpoint")
-        with st.popover("Stop", icon=":material/stop:"):
-            st.write("Stop this search? It derives its cell from where it is now, and cannot go on afterwards.")
-            if st.button("Stop it", type="primary", key="stop"):
-                order(name, "stop")
+    if status["paused"]:
+        if st.button("Resume", icon=":material/play_arrow:", key="go"):
+            order(name, "resume")
+        if st.button("One step", icon=":material/skip_next:", key="one", help="Makes one step, then waits again."):
+            order(name, "step")
+    elif st.button("Pause", icon=":material/pause:", key="pause", help="The search waits, not only its picture."):
+        order(name, "pause")
+    if st.button("Checkpoint", icon=":material/save:", key="save", help="Saves a state to branch from, now."):
+        order(name, "checkpoint")
+    with st.popover("Stop", icon=":material/stop:"):
+        st.write("Stop this search? It derives its cell from where it is now and cannot go on afterwards.")
+        if st.button("Stop it", type="primary", key="stop"):
+            order(name, "stop")
 
 
 @st.fragment(run_every=1.0)
@@ -213,12 +202,19 @@ def head(name: str, drawn: str) -> None:
         return
     if status["state"] != drawn:
         st.rerun()
-    chip(status)
+    word, color = STATES.get(status["state"], (status["state"], "gray"))
+    alive = status["state"] in ALIVE and name not in recorded
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.badge(word, color=color)  # type: ignore[arg-type]
+        st.text(progress(status), width="content")
+        if status["edited"]:
+            st.badge("edited", color="gray", icon=":material/edit:", help="Settings were changed while it ran.")
+        if alive:
+            controls(name, status)
+    if alive:
+        answers(events)
     if status["state"] == "starting":
         stages(name, events)
-    if status["state"] in ("running", "paused", "starting") and name not in recorded:
-        controls(name, status)
-        answers(events)
 
 
 @st.fragment(run_every=0.5)
@@ -248,6 +244,7 @@ def stages(name: str, events: Events) -> None:
         st.code(launch.printed(4000) or "(nothing)", language=None)
 
 
+@st.fragment
 def steer(name: str, strategy: str, config: Mapping[str, Any]) -> None:
     """Settings that may change while the search runs. Only what differs is sent."""
     try:
@@ -369,26 +366,32 @@ def downloads(name: str, data: Mapping[str, Any]) -> None:
             )
 
 
-def cell_card(name: str, state: str, events: Events) -> None:
-    """The derived cell with what is known of it, and its downloads."""
-    found = next((event for event in reversed(events) if event["type"] in ("result", "epoch")), None)
-    if found is None:
-        st.caption("There is a cell to take away after the first epoch.")
-        return
+def newest_cell(events: Events) -> Mapping[str, Any] | None:
+    """The last event that holds a genotype: the result, else that of the last epoch."""
+    return next((event for event in reversed(events) if event["type"] in ("result", "epoch")), None)
+
+
+def drawing(name: str, found: Mapping[str, Any], complete: bool) -> None:
+    """The cell of an event as a picture."""
     try:
-        genotype = Genotype.from_json(found["genotype"], name)
-        drawing = svg.genotype_svg(genotype)
+        picture = svg.genotype_svg(Genotype.from_json(found["genotype"], name))
     except BadInput as problem:
         trouble(problem)
         return
-    if state in stream.COMPLETE:
-        st.subheader("The derived cell", anchor=False)
-        for sentence in result(events):
-            st.write(sentence)
+    st.subheader("The derived cell" if complete else f"The cell after {found['epoch'] + 1} epochs", anchor=False)
+    st.image(picture, width="stretch")
+
+
+@st.fragment
+def cell_so_far(name: str) -> None:
+    """The cell that would be derived now, looked up when asked for: the search goes on meanwhile."""
+    found = newest_cell(stream.feed(name).told())
+    if found is None:
+        st.caption("There is a first cell after the first epoch.")
     else:
-        st.caption(f"As it would be derived after {found['epoch'] + 1} epochs.")
-    st.image(drawing, width="stretch")
-    downloads(name, found["genotype"])
+        drawing(name, found, complete=False)
+        downloads(name, found["genotype"])
+    st.button("Look again", key="look-at-cell", icon=":material/refresh:")
 
 
 def announce(config: Mapping[str, Any]) -> None:
@@ -439,14 +442,17 @@ if current is None and recorded:
     current = sorted(recorded)[0]
 
 with st.sidebar:
+    st.header("DARTS Workbench", anchor=False)
+    st.caption("Search for a network cell, and watch it happen.")
     picker()
     new_search()
 
 if empty:
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.info(
-            "This is a recorded search. Your own takes a minute and changes as you watch.", icon=":material/history:"
-        )
+        if current:
+            st.info("A search that was recorded earlier. Yours takes a minute, and you can change it while it runs.")
+        else:
+            st.info("Nothing has run here yet. A first search takes a minute, and you can change it while it runs.")
         if st.button("Start your first search (60 s)", type="primary", key="first"):
             start(PRESETS["laptop"].config())
 if current is None:
@@ -464,19 +470,32 @@ except BadInput as problem:
     trouble(problem)
     st.stop()
 
-head(current, status["state"])
-announce(info["config"])
-if status["state"] in ("failed", "interrupted"):
-    broken(current, status["state"], events)
-the_board(info, replays=empty)
-if status["state"] in stream.COMPLETE:
-    cell_card(current, status["state"], events)
-else:
+config, state, ours = info["config"], status["state"], current not in recorded
+cell = newest_cell(events)
+st.subheader(escaped(info["title"]), anchor=False)
+st.caption(escaped(described(info)))
+with st.container(horizontal=True, gap="small"):
+    head(current, state)
+    if ours and state in ("running", "paused"):
+        with st.popover("Steer", icon=":material/tune:", help="Change settings while it runs."):
+            steer(current, config["strategy"], config)
+    if cell is not None and state not in ALIVE:
+        with st.popover("Download", icon=":material/download:", help="The derived cell in six formats."):
+            downloads(current, cell["genotype"])
+    if ours and state != "starting":
+        with st.popover("Branch", icon=":material/call_split:", help="Go back to an epoch and try something else."):
+            branch(current, config)
+announce(config)
+if state in ("failed", "interrupted"):
+    broken(current, state, events)
+if state != "corrupt":
+    the_board(info, replays=empty)
+if state in stream.COMPLETE and cell is not None:
+    drawing(current, cell, complete=True)
+    for sentence in result(events):
+        st.write(sentence)
+elif state in ALIVE:
     with st.expander("The cell so far", icon=":material/hub:"):
-        cell_card(current, status["state"], events)
-if status["state"] in ("running", "paused") and current not in recorded:
-    with st.expander("Steer: change settings while it runs", icon=":material/tune:"):
-        steer(current, info["config"]["strategy"], info["config"])
-if current not in recorded:
-    with st.expander("Branch: go back to an epoch and try something else", icon=":material/call_split:"):
-        branch(current, info["config"])
+        cell_so_far(current)
+if state == "corrupt":
+    trouble(status["message"])
