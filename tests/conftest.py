@@ -7,11 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")                             # before torch is imported: tests share the cores
 
+# Examples are not timed, for the cores are shared. The CI tries the same ones each time; by hand they are new ones.
+settings.register_profile("workbench", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
+settings.load_profile("workbench")
 
+
+@pytest.hookimpl(tryfirst=True)                                  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several workers: the tests of a file stay together, and so does all that starts dashboards or browsers."""
     for item in items:
