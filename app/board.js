@@ -473,7 +473,7 @@ class Chart {
     Object.assign(this, { name, template, board, drawnAt: -1e9, dirty: true, plotted: false });
     this.plot = make("div", { class: "db-plot" });
     this.cursor = make("div", { class: "db-cursor", hidden: "" });
-    this.box = make("div", { class: "db-plotbox", role: "img" }, this.plot, this.cursor);
+    this.box = make("div", { class: "db-plotbox db-waiting", role: "img", "aria-label": template.layout.title.text }, this.plot, this.cursor);
     this.head = make("h3", {}, template.layout.title.text);
     this.about = make("p", { class: "db-about" }, template.layout.meta.about);
     this.card = make("section", { class: "db-card", "data-chart": name }, this.head, this.about, this.box);
@@ -517,6 +517,7 @@ class Chart {
 
   listen(Plotly) {
     this.plotted = true;
+    this.box.classList.remove("db-waiting");
     this.plot.on("plotly_hover", (event) => this.board.point(event.points[0]?.data.meta.op ?? null));
     this.plot.on("plotly_unhover", () => this.board.point(null));
     this.plot.on("plotly_click", (event) => this.board.goTo(event.points[0].x));
@@ -642,7 +643,7 @@ function transportPanel(board) {
     range.max = Math.max(0, n - 1);
     range.disabled = n < 2;
     range.value = board.index;
-    const moving = view.mode !== "hold";
+    const moving = board.moving;
     say(play, moving ? "\u275A\u275A Pause view" : "\u25B6 Play");
     play.disabled = n < 2;
     play.title = moving ? "Hold the picture; a running search goes on (Space)" : "Replay from here (Space)";
@@ -707,6 +708,7 @@ function statusSentence(board) {
   const state = board.stateName;
   const held = view.mode === "hold" && board.live ? " Your view is held; the search goes on." : "";
   if (board.link === "down" && !records) return board.linkWhy || "The server cannot be reached; trying again.";
+  if (state === "starting") return records?.count ? "The process is starting again; it goes on from its last checkpoint." : "The first steps appear here by themselves.";
   if (state === "running") return runningSentence(board) + held;
   if (state === "paused") return `Paused at step ${records?.lastStep ?? status.step}: nothing is lost, resume it when you like.`;
   if (state === "finished") return `Finished after ${records?.lastStep ?? status.step} steps.`;
@@ -862,7 +864,8 @@ function startPanel() {
   });
   const late = make("p", { class: "db-about", hidden: "" }, "This takes longer than usual: look at the log of the run.");
   const el = make(
-    "div", { class: "db-start", hidden: "" }, make("h4", {}, "The search is starting"), make("ol", {}, ...rows.map((r) => r.el)), late,
+    "div", { class: "db-start", hidden: "" },
+    make("div", {}, make("h4", {}, "The search is starting"), make("ol", {}, ...rows.map((r) => r.el)), late),
   );
   return {
     el,
@@ -1104,11 +1107,11 @@ function weightsTable(board, kind) {
 
 /** What the search found and what it is worth: the derived cell, and its accuracies beside random cells. */
 function outcomePanel(board) {
-  const drawings = make("div", { class: "db-outcells" });
+  const sums = make("div", { class: "db-outcells" });
   const words = make("div", { class: "db-outwords" });
   const el = make(
     "section", { class: "db-card db-outcome", hidden: "" }, make("h3", {}, "The cell it found"),
-    make("div", { class: "db-outgrid" }, drawings, words),
+    make("div", { class: "db-outgrid" }, sums, words),
   );
   let shown = "";
 
@@ -1118,34 +1121,24 @@ function outcomePanel(board) {
     const key = result ? `${result.step} ${trained.length}` : "";
     if (!result || key === shown) return;
     shown = key;
-    drawings.replaceChildren(...Object.keys(board.data.cells).map((kind) => derivedDrawing(board.data.cells[kind], result.genotype.cells[kind])));
+    const found = Object.entries(result.genotype.cells).filter(([kind]) => board.data.cells[kind]);
+    sums.replaceChildren(...found.map(([kind, genes]) => derivedSums(board.data.cells[kind], genes, (op) => board.colour(op))));
     words.replaceChildren(...outcomeWords(summaryOf(trained)));
   }
 
   return { el, update };
 }
 
-/** A derived cell as ribbons of one colour each, with their names. */
-function derivedDrawing(spec, genes) {
-  const host = make("div", { class: "db-ribbon" });
-  const n = spec.ops.length;
-  const weights = new Float64Array(spec.edges.length * n);
-  const kept = spec.edges.map(() => false);
-  genes.nodes.forEach((node, i) =>
-    node.forEach(([op, source]) => {
-      const e = spec.edges.findIndex(([s, t]) => s === source && t === spec.inputs + i);
-      weights[e * n + spec.ops.indexOf(op)] = 1;
-      kept[e] = true;
-    }),
-  );
-  const edges = spec.edges.filter((_, e) => kept[e]);
-  const lines = spec.layout.lines.filter((_, e) => kept[e]);
-  const rows = spec.edges.flatMap((_, e) => (kept[e] ? Array.from(weights.subarray(e * n, e * n + n)) : []));
-  mountRibbon(host).update({
-    ...spec, edges, layout: { ...spec.layout, lines }, weights: rows, kept: null, tween: 0, alt: `Derived ${spec.title}`, names: true,
+/** A derived cell as sums: "0 = skip_connect(c_{k-2}) + sep_conv_3x3(c_{k-1})", one line per node. */
+function derivedSums(spec, genes, colour) {
+  const name = (state) => stateNodes(spec.states[state].replace("node ", ""));
+  const lines = genes.nodes.map((node, i) => {
+    const terms = node.flatMap(([op, source], k) => [
+      k ? " + " : "", make("span", { class: "db-term", style: `border-color:${colour(op)}` }, `${op}(`, ...name(source), ")"),
+    ]);
+    return make("li", {}, make("b", {}, String(i)), " = ", ...(terms.length ? terms : ["nothing"]));
   });
-  host.firstChild.classList.add("rb-still");
-  return make("figure", {}, make("figcaption", {}, spec.title), host);
+  return make("div", {}, make("h4", {}, spec.title), make("ol", { class: "db-sums" }, ...lines));
 }
 
 /** role -> {mean, low, high, count, values} of the accuracies of all its trainings. */
@@ -1216,7 +1209,7 @@ class Board {
       root, data, tell, run: data.run, records: null, story: new Story(), status: data.status ?? { state: "starting", step: 0 },
       view: { mode: "follow", step: 0, speed: data.view.speed, loop: data.view.play }, index: 0, op: null, pinned: null,
       link: "waiting", linkWhy: "", began: Date.now(), arrived: performance.now(), changed: true, alive: true, pending: {},
-      alarms: 0, marked: new Uint8Array(0), showChosen: false, playAt: 0, lastFrame: 0, lastSlowLook: 0, lastStored: 0,
+      marked: new Uint8Array(0), showChosen: false, playAt: 0, lastFrame: 0, lastSlowLook: 0, lastStored: 0,
     });
     this.takeView(data.view);
     this.build();
@@ -1382,6 +1375,10 @@ class Board {
   get age() {
     return (performance.now() - this.arrived) / 1000;
   }
+  /** Does the picture change by itself? */
+  get moving() {
+    return this.view.mode === "play" || (this.view.mode === "follow" && this.live);
+  }
   get slow() {
     return this.stateName === "running" && this.story.phases.at(-1)?.name !== "evaluate" && this.age > SLOW;
   }
@@ -1424,7 +1421,7 @@ class Board {
   // What a person does ----------------------------------------------------------------------------------------
 
   togglePlay() {
-    if (this.view.mode !== "hold") this.hold(this.records.step(this.index));
+    if (this.moving) this.hold(this.records.step(this.index));
     else this.play();
   }
 

@@ -61,9 +61,10 @@ def made_up_steps(space: SearchSpace, count: int, skip: float = 3.0, seed: int =
         steps[f"alpha.{kind}"], steps[f"mix.{kind}"] = alphas, softmax(alphas.astype(np.float32))
     loss = 2.2 * np.exp(-3 * t) + 0.15
     noise = random.normal(0, 0.06, (4, count))
-    values = [loss + noise[0], 1 - loss / 2.6 + noise[1] / 2, loss + 0.25 * t + noise[2], 0.95 - loss / 2.6 + noise[3] / 2]
-    steps["metrics"][:, :4] = np.clip(np.stack(values, 1), 0.01, None)
-    steps["metrics"][:, [1, 3]] = np.clip(steps["metrics"][:, [1, 3]], 0, 1)
+    losses = [loss + noise[0], loss + 0.25 * t + noise[2]]
+    accuracies = [1 - loss / 2.6 + noise[1] / 2, 0.95 - loss / 2.6 + noise[3] / 2]
+    steps["metrics"][:, [0, 2]] = np.clip(np.stack(losses, 1), 0.01, None)
+    steps["metrics"][:, [1, 3]] = np.clip(np.stack(accuracies, 1), 0, 1)
     steps["metrics"][:, 4:] = [0.025, 3e-4, 1.0, 0.1]
     return sealed(steps)
 
@@ -126,8 +127,8 @@ def made_up_ending(space: SearchSpace, steps: np.ndarray, began: float, first: i
 
 
 def applied(step: int, name: str, value: float, n: int) -> dict[str, Any]:
-    return {"n": n, "time": time.time(), "type": "applied", "id": f"order{n}", "step": step, "kind": "set", "name": name,
-            "value": value, "accepted": True, "reason": "", "epoch": 0}  # fmt: skip
+    return {"n": n, "time": time.time(), "type": "applied", "id": f"order{n}", "step": step, "kind": "set",
+            "name": name, "value": value, "accepted": True, "reason": "", "epoch": 0}  # fmt: skip
 
 
 class Stage:
@@ -288,7 +289,9 @@ def served(stage: Stage) -> Iterator[str]:
         server.server_close()
 
 
-def made_up_run(space: str = "darts", count: int = 600, finished: bool = False, skip: float = 3.0, **fields: Any) -> Stage:
+def made_up_run(
+    space: str = "darts", count: int = 600, finished: bool = False, skip: float = 3.0, **fields: Any
+) -> Stage:
     """A stage with a run on it: one that is under way, or one that is finished."""
     stage = Stage(space_named(space), **fields)
     began = time.time() - 30

@@ -6,11 +6,11 @@
    mountRibbon(host, {onEdge, onOp}) -> {update, select, highlight, svg, destroy}
      onEdge(edge)         a person chose an edge by click, Enter or Space
      onOp(op | null)      a person points at a stripe of this operation, or at none any more
-   update({layout, edges, states, ops, colours, weights, kept, tween, alt, names})
+   update({layout, edges, states, ops, colours, weights, kept, tween, alt})
      layout   boxes and lines of darts_core/view/layout.py     edges   [[source, target], ...]
      states   names of the states, for labels                  weights row-major (edges x ops), any array of numbers
      kept     per edge true or false, or null: others fade     tween   milliseconds; 0 jumps
-     alt      what the drawing is, "Normal cell"               names   write the strongest operation along each kept edge
+     alt      what the drawing is, "Normal cell"
 */
 function mountRibbon(host, options = {}) {
   const SVG = "http://www.w3.org/2000/svg";
@@ -21,10 +21,9 @@ function mountRibbon(host, options = {}) {
   const STILL = 0.002; // an edge is drawn again when one of its weights moved by more than this
 
   const reduced = window.matchMedia("(prefers-reduced-motion: reduce)");
-  const id = `ribbon-${(mountRibbon.count = (mountRibbon.count ?? 0) + 1)}`;
   let data = null;
   let built = ""; // what the drawing was built from; it is built again only when that changes
-  let parts = []; // per edge: {group, bands, title, curve, drawn (weights on screen), name}
+  let parts = []; // per edge: {group, bands, title, curve, drawn (weights on screen)}
   let root = null;
   let selected = -1;
   let lit = null;
@@ -35,7 +34,7 @@ function mountRibbon(host, options = {}) {
   /** Show new data; the bands move there within `tween` milliseconds. */
   function update(next) {
     data = next;
-    const key = JSON.stringify([next.layout, next.edges, next.ops, next.colours, next.states, Boolean(next.names)]);
+    const key = JSON.stringify([next.layout, next.edges, next.ops, next.colours, next.states]);
     if (key !== built) {
       built = key;
       build();
@@ -91,15 +90,7 @@ function mountRibbon(host, options = {}) {
       event.stopPropagation();
       pick(e);
     });
-    const name = data.names ? buildName(e, middle, group) : null;
-    return { group, bands, title, curve, name, drawn: new Float64Array(ops.length).fill(-1) };
-  }
-
-  /** Text along the edge, over a halo of the ground so that it stays readable on any stripe. */
-  function buildName(e, middle, group) {
-    element("path", { id: `${id}-${e}`, d: middle, fill: "none" }, group);
-    const text = element("text", { class: "rb-name", dy: 4, "aria-hidden": "true" }, group);
-    return element("textPath", { href: `#${id}-${e}`, startOffset: "50%", "text-anchor": "middle" }, text);
+    return { group, bands, title, curve, drawn: new Float64Array(ops.length).fill(-1) };
   }
 
   function buildBox(box, parent) {
@@ -186,7 +177,6 @@ function mountRibbon(host, options = {}) {
       if (part.title.textContent === sentence) return;
       part.title.textContent = sentence;
       part.group.setAttribute("aria-label", sentence);
-      if (part.name) part.name.textContent = total > 0 ? data.ops[order[0]] : "";
     });
   }
 
