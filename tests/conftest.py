@@ -21,8 +21,8 @@ settings.load_profile("workbench")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several workers: the tests of a file stay together, and so does all that starts dashboards or browsers."""
     for item in items:
-        module = getattr(item, "module", None)
-        serves = any(getattr(value, "__module__", None) == "tests.served" for value in vars(module).values())
+        names = vars(item.module) if isinstance(item, pytest.Function) else {}
+        serves = any(getattr(value, "__module__", None) == "tests.served" for value in names.values())
         group = "dashboard" if serves or item.get_closest_marker("browser") else item.path.name
         item.add_marker(pytest.mark.xdist_group(group))
 
