@@ -40,7 +40,7 @@ from darts_core.events import (
 from darts_core.export import EXPORTS, SUFFIXES
 from darts_core.export import export as export_bytes
 from darts_core.genotype import Genotype
-from darts_core.runs import LOG, RunReader, RunWriter, list_runs, runs_root
+from darts_core.runs import RunReader, RunWriter, list_runs, runs_root
 from darts_core.space import SearchSpace
 
 PROGRAM = "python -m darts_core"
@@ -271,7 +271,7 @@ def _run(
     """Drive an open run with a progress bar (or, quiet, into its log), and say how it ended."""
     name, root = writer.name, writer.root
     if quiet:
-        _into_log(writer.folder / LOG)
+        _into_log(writer.folder / "log.txt")
     with _progress() as progress:
         code = drive(writer, config, Reporter(name, progress), orders)
     reader = RunReader(root, name)

@@ -36,7 +36,7 @@ from darts_core.events import (
     from_json,
 )
 from darts_core.genotype import Genotype
-from darts_core.runs import Layout, RunReader, RunWriter
+from darts_core.runs import Layout, RunReader, RunWriter, epoch_file, step_file
 
 if TYPE_CHECKING:
     from darts_core.search.state import State
@@ -252,7 +252,8 @@ def _search(
     for event in strategy_named(config.strategy)(task, config, Host(start, desk.orders)):
         if isinstance(event, Snapshot):
             state = event.state
-            saved = writer.save_checkpoint(state.file, state.to_bytes(), state.epoch, state.step)
+            file = step_file(state.step) if state.index else epoch_file(state.epoch)
+            saved = writer.save_checkpoint(file, state.to_bytes(), state.epoch, state.step)
             say(saved)
             if event.reason == "interrupt":
                 tell(Interrupted(writer.step, signals.wish))

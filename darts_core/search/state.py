@@ -57,11 +57,6 @@ class State:
         """
         _agree(self.tensors(), expected, where)
 
-    @property
-    def file(self) -> str:
-        """Its name in checkpoints/: after finished epochs, or in the middle of one."""
-        return f"s{self.step:08d}.safetensors" if self.index else f"e{self.epoch:04d}.safetensors"
-
     def to_bytes(self) -> bytes:
         """The file's bytes.
 
