@@ -1108,10 +1108,11 @@ function weightsTable(board, kind) {
 /** What the search found and what it is worth: the derived cell, and its accuracies beside random cells. */
 function outcomePanel(board) {
   const sums = make("div", { class: "db-outcells" });
-  const words = make("div", { class: "db-outwords" });
+  const gap = make("div", { class: "db-outwords" });
+  const worth = make("div", { class: "db-outwords" });
   const el = make(
     "section", { class: "db-card db-outcome", hidden: "" }, make("h3", {}, "The cell it found"),
-    make("div", { class: "db-outgrid" }, sums, words),
+    make("div", { class: "db-outgrid" }, make("div", { class: "db-outwords" }, sums, gap), worth),
   );
   let shown = "";
 
@@ -1123,7 +1124,9 @@ function outcomePanel(board) {
     shown = key;
     const found = Object.entries(result.genotype.cells).filter(([kind]) => board.data.cells[kind]);
     sums.replaceChildren(...found.map(([kind, genes]) => derivedSums(board.data.cells[kind], genes, (op) => board.colour(op))));
-    words.replaceChildren(...outcomeWords(summaryOf(trained)));
+    const accuracies = summaryOf(trained);
+    gap.replaceChildren(...gapOf(accuracies));
+    worth.replaceChildren(...worthOf(accuracies));
   }
 
   return { el, update };
@@ -1153,23 +1156,30 @@ function summaryOf(trained) {
   );
 }
 
-function outcomeWords({ derived, random, supernet, pruned }) {
-  if (!derived && !supernet) {
-    return [make("p", {}, "This run did not train its cell again, so nothing is known yet of how good it is.")];
-  }
-  const nodes = [];
-  if (derived) nodes.push(make("p", { class: "db-verdict" }, comparison(derived, random)));
-  if (derived && random) nodes.push(dotPlot([["derived", derived], ["random", random]]));
-  if (supernet || pruned) {
-    const numbers = [["supernet", "all operations mixed", supernet], ["pruned at once", "only the derived edges, same weights", pruned], ["retrained", "derived cell, from scratch", derived]];
-    nodes.push(make("h4", {}, "Discretisation gap"));
-    nodes.push(
-      make("dl", { class: "db-gap" }, ...numbers.filter(([, , s]) => s).map(([name, about, s]) =>
-        make("div", {}, make("dt", {}, name), make("dd", {}, percent(s.mean, 1)), make("dd", { class: "db-about" }, about)))),
-    );
-    nodes.push(make("p", { class: "db-about" }, "Validation accuracy. The drop from the first number to the second is what cutting all but the strongest operations costs before any training."));
-  }
+/** What the derived cell is worth, beside random cells of its space. */
+function worthOf({ derived, random }) {
+  if (!derived) return [make("p", {}, "This run did not train its cell again, so nothing is known yet of how good it is.")];
+  const nodes = [make("p", { class: "db-verdict" }, comparison(derived, random))];
+  if (random) nodes.push(dotPlot([["derived", derived], ["random", random]]));
   return nodes;
+}
+
+/** The discretisation gap as three numbers: before the cut, right after it, and trained again. */
+function gapOf({ derived, supernet, pruned }) {
+  if (!supernet && !pruned) return [];
+  const numbers = [
+    ["supernet", "all operations mixed", supernet],
+    ["pruned at once", "only the derived edges, same weights", pruned],
+    ["retrained", "derived cell, from scratch", derived],
+  ].filter(([, , accuracies]) => accuracies);
+  const boxes = numbers.map(([name, about, { mean }]) =>
+    make("div", {}, make("dt", {}, name), make("dd", {}, percent(mean, 1)), make("dd", { class: "db-about" }, about)),
+  );
+  return [
+    make("h4", {}, "Discretisation gap"),
+    make("dl", { class: "db-gap" }, ...boxes),
+    make("p", { class: "db-about" }, "Validation accuracy. From the first number to the second: what cutting all but the strongest operations costs before any training."),
+  ];
 }
 
 function comparison(derived, random) {

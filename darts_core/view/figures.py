@@ -18,9 +18,8 @@ from darts_core.view.tables import Mark
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-Template = dict[
-    str, Any
-]  # {"data": [...], "layout": {...}} with layout.meta = {"about": one sentence, "labels": side of marks}
+# {"data": [...], "layout": {...}}, where layout.meta is {"about": one sentence, "labels": where marks have theirs}
+Template = dict[str, Any]
 PERCENT = {"tickformat": ".0%", "range": [0, 1]}
 
 
