@@ -415,7 +415,7 @@ def _try_lock(fd: int, shared: bool) -> bool:
 class Lock:
     """An exclusive lock that the kernel frees when its holder dies. The text in the file is for people."""
 
-    def __init__(self, path: Path, text: str, patience: float = 1.0):
+    def __init__(self, path: Path, text: str, patience: float = 0.3):
         """Takes the lock within `patience` seconds (a reader holds it for an instant to look), or BlockingIOError."""
         self.fd = os.open(path, write_flags(os.O_RDWR | os.O_CREAT), 0o600)
         try:

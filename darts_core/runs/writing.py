@@ -114,9 +114,11 @@ class RunWriter:
                 io.sweep(folder)
             if (self.folder / ASIDE).is_dir():  # killed while a tail was moved aside
                 self._number_the_tail()
+        self._lines, used = whole_lines(io.read_bytes(self.folder / EVENTS, EVENTS_LIMIT), self.folder / EVENTS, 0)
         self._events = io.Appender(self.folder / EVENTS)
         self._steps = io.Appender(self.folder / STEPS)
-        self._lines = self._repaired_lines()
+        if used < self._events.size:
+            self._events.cut(used)
         self._count = self._repaired_steps()
         self._known = len(self._lines)  # lines of earlier processes
         self._replay: Replay | None = None
@@ -184,15 +186,6 @@ class RunWriter:
             self._events.close()
         finally:
             self._lock.release()
-
-    # Opening: back to whole records and lines
-
-    def _repaired_lines(self) -> list[dict[str, Any]]:
-        path = self.folder / EVENTS
-        lines, used = whole_lines(io.read_bytes(path, EVENTS_LIMIT), path, 0)
-        if used < self._events.size:
-            self._events.cut(used)
-        return lines
 
     def _repaired_steps(self) -> int:
         """Cuts what follows the last whole record, and counts those that stay.
