@@ -305,6 +305,12 @@ class Reporter:
         self.bar = progress.add_task(run, total=None)
 
     def __call__(self, event: Step | Line) -> None:
+        try:
+            self.say(event)
+        except BrokenPipeError:  # whoever listened has gone (say, `| head`); the search goes on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+    def say(self, event: Step | Line) -> None:
         if isinstance(event, Step):
             self.progress.update(self.bar, completed=event.step)
         if isinstance(event, Phase):

@@ -361,7 +361,7 @@ PRESETS: Mapping[str, Preset] = {
             "laptop", "Laptop", 60, "All eight DARTS operations on handwritten digits, then the derived cell against random ones.",
             {
                 **_SHORT, "dataset": "digits", "space": "darts", "nodes": 3, "cells": 3, "reductions": "middle", "channels": 8,
-                "stem_multiplier": 1, "stem_stride": 2, "batch": 50, "arch_batch": 100, "epochs": 20, "seed": 0,
+                "stem_multiplier": 1, "stem_stride": 2, "batch": 50, "arch_batch": 100, "epochs": 16, "seed": 0,
                 "hessian_every": 0, "retrain_epochs": 6, "random_cells": 3,
             },
         ),

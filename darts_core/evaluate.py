@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from darts_core.config import SearchConfig
 from darts_core.derive import one_hot
@@ -22,6 +21,7 @@ from darts_core.events import Trained
 from darts_core.genotype import Genotype, random_genotype
 from darts_core.mix import Mix
 from darts_core.nets.fixed import Network, parameters
+from darts_core.optimise import Momentum, clipped
 from darts_core.search.bilevel import VALIDATE_AT_MOST
 from darts_core.search.state import State
 from darts_core.seeds import seed
@@ -93,19 +93,18 @@ def train(task: ImageTask, config: SearchConfig, genotype: Genotype, role: str, 
     began = time.perf_counter()
     torch.manual_seed(seed(config.seed, "retrain weights", index))
     net = task.network(genotype)
-    optimiser = torch.optim.SGD(net.parameters(), lr=config.w_lr, momentum=config.momentum, weight_decay=config.w_decay)
+    optimiser = Momentum(dict(net.named_parameters()))
+    params = list(optimiser.params.values())
     net.train()
     for epoch in range(config.retrain_epochs):
-        for group in optimiser.param_groups:
-            group["lr"] = config.w_lr * (1 + math.cos(math.pi * epoch / config.retrain_epochs)) / 2
+        rate = config.w_lr * (1 + math.cos(math.pi * epoch / config.retrain_epochs)) / 2
         for step in range(task.steps("all")):
             # the epochs of each repetition are numbered apart, so that repetitions see different orders of data
             images, labels = task.batch("all", index * config.retrain_epochs + epoch, step)
             loss = F.cross_entropy(net(images), labels)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), config.clip)
-            optimiser.step()
+            grads = torch.autograd.grad(loss, params, materialize_grads=True)
+            clipped(grads, config.clip)
+            optimiser.step(grads, rate, config.momentum, config.w_decay)
     on_test, on_train = accuracy(task, net, "test"), accuracy(task, net, "all")
     return Trained(
         role=role,  # type: ignore[arg-type]

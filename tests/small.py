@@ -9,6 +9,7 @@ import torch
 from darts_core.config import SearchConfig
 from darts_core.data import Images
 from darts_core.methods.darts import darts
+from darts_core.optimise import Adam
 from darts_core.search.bilevel import Host, Search
 from darts_core.tasks import ImageTask
 
@@ -42,7 +43,10 @@ def search(dtype: torch.dtype = torch.float64, **changes: Any) -> Search:
     found = Search(darts, task(settings, dtype), settings, Host())
     g = torch.Generator().manual_seed(7)
     found.alphas = found.alphas.replaced(
-        [torch.randn(a.shape, generator=g, dtype=torch.float64).to(dtype).requires_grad_() for a in found.alphas.tensors()]
+        [
+            torch.randn(a.shape, generator=g, dtype=torch.float64).to(dtype).requires_grad_()
+            for a in found.alphas.tensors()
+        ]
     )
-    found.adam.param_groups[0]["params"] = found.alphas.tensors()
+    found.adam = Adam(dict(zip(found.alphas.names(), found.alphas.tensors(), strict=True)))
     return found

@@ -42,7 +42,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_search_ends_with_json_that_names_run_and_genotype(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [w.replace("retrain_epochs=0", "retrain_epochs=1").replace("random_cells=0", "random_cells=1") for w in QUICK]
+    words = [
+        w.replace("retrain_epochs=0", "retrain_epochs=1").replace("random_cells=0", "random_cells=1") for w in QUICK
+    ]
     assert run("search", *words, "--name", "full", "--runs", tmp_path, "--json") == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["state"] == "finished" and told["step"] == RunReader(tmp_path, "full").step_count()
@@ -89,7 +91,9 @@ def test_branch_goes_on_from_the_parent_s_epoch_with_other_settings(root: Path) 
     first = child.steps()[0]
     assert first["metrics"][4] == parent.steps()[half]["metrics"][4]  # the same weights' rate, another alphas' rate
     assert first["metrics"][5] == np.float32(0.5)
-    assert first["metrics"][2] == parent.steps()[half]["metrics"][2]  # same weights, same batch: the same validation loss
+    assert (
+        first["metrics"][2] == parent.steps()[half]["metrics"][2]
+    )  # same weights, same batch: the same validation loss
 
 
 def test_repeat_is_identical_with_the_orders_given_again(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,7 +148,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("words, expected", BAD.values(), ids=BAD.keys())
-def test_bad_input_is_one_sentence_and_exit_code_two(root: Path, words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_sentence_and_exit_code_two(
+    root: Path, words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (root / "one" / "steps.bin").read_bytes()
     assert run("search", *QUICK, "--runs", root, *words) == 2
     said = capsys.readouterr()
@@ -161,7 +167,9 @@ def test_bad_images_are_one_sentence(tmp_path: Path, case: str, capsys: pytest.C
         np.savez(path, images=np.zeros((20, 8, 8), np.uint8), labels=np.array([0, 1] * 9 + [0, -1]))
         words = ["--dataset", "npz", "--path", path]
     else:
-        folder = _folder(tmp_path / "data", sides=(8, 9)) if case == "two sizes" else _folder(tmp_path / "data", classes=1)
+        folder = (
+            _folder(tmp_path / "data", sides=(8, 9)) if case == "two sizes" else _folder(tmp_path / "data", classes=1)
+        )
         words = ["--dataset", "folder", "--path", folder]
     assert run("search", *QUICK, *words, "--runs", tmp_path / "runs", "--name", "bad") == 2
     err = capsys.readouterr().err.strip()
@@ -171,13 +179,42 @@ def test_bad_images_are_one_sentence(tmp_path: Path, case: str, capsys: pytest.C
 
 
 def test_nan_loss_is_one_sentence_and_the_run_can_be_branched(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--set", "w_lr=10", "--set", "clip=1000000", "--set", "epochs=400", "--set", "momentum=0.99", "--set", "w_decay=1"]
+    words = [
+        "--set",
+        "w_lr=10",
+        "--set",
+        "clip=1000000",
+        "--set",
+        "epochs=400",
+        "--set",
+        "momentum=0.99",
+        "--set",
+        "w_decay=1",
+    ]
     assert run("search", *QUICK, *words, "--name", "nan", "--runs", root) == 2
     err = capsys.readouterr().err.strip()
     assert len(err.splitlines()) == 1 and ("became NaN" in err or "became infinite" in err) and "branch" in err
     status = RunReader(root, "nan").status()
     assert status.state == "failed" and "became" in status.message
-    assert run("branch", "nan", "--epoch", 0, "--set", "w_lr=0.05", "--set", "epochs=1", "--set", "w_decay=0", "--name", "mended", "--runs", root) == 0
+    assert (
+        run(
+            "branch",
+            "nan",
+            "--epoch",
+            0,
+            "--set",
+            "w_lr=0.05",
+            "--set",
+            "epochs=1",
+            "--set",
+            "w_decay=0",
+            "--name",
+            "mended",
+            "--runs",
+            root,
+        )
+        == 0
+    )
 
 
 def test_a_run_open_in_another_process_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,14 +230,23 @@ def test_a_run_that_is_not_there_is_one_sentence(root: Path, command: str, capsy
     assert "did you mean 'one'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("file, size", [("steps.bin", 0), ("steps.bin", 100), ("steps.bin", 4097), ("events.jsonl", 7), ("run.json", 20)])
-def test_a_run_folder_cut_off_anywhere_never_gives_a_traceback(root: Path, tmp_path: Path, file: str, size: int, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "file, size", [("steps.bin", 0), ("steps.bin", 100), ("steps.bin", 4097), ("events.jsonl", 7), ("run.json", 20)]
+)
+def test_a_run_folder_cut_off_anywhere_never_gives_a_traceback(
+    root: Path, tmp_path: Path, file: str, size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     import shutil
 
     shutil.copytree(root / "one", tmp_path / "one")
     data = (tmp_path / "one" / file).read_bytes()
     (tmp_path / "one" / file).write_bytes(data[:size])
-    for command in (["derive", "one"], ["runs"], ["export", "one", "--out", str(tmp_path / "x.json")], ["resume", "one"]):
+    for command in (
+        ["derive", "one"],
+        ["runs"],
+        ["export", "one", "--out", str(tmp_path / "x.json")],
+        ["resume", "one"],
+    ):
         code = run(*command, "--runs", tmp_path)
         said = capsys.readouterr()
         assert code in (0, 2) and "Traceback" not in said.out + said.err
@@ -224,7 +270,9 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
     assert "resume long" in out and "Traceback" not in out + err
     assert reader.status().state == "interrupted"
     stopped = reader.step_count()
-    again = subprocess.run([*command, "resume", "long", "--runs", str(tmp_path)], capture_output=True, text=True, timeout=120)
+    again = subprocess.run(
+        [*command, "resume", "long", "--runs", str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
     assert again.returncode == 0, again.stderr
     status = RunReader(tmp_path, "long").status()
     assert status.state == "finished" and status.step == status.total_steps > stopped

@@ -21,7 +21,9 @@ ALL = pytest.mark.parametrize("name", STRATEGIES)
 TIMES = {"seconds": 0.0}
 
 
-def events(settings: SearchConfig, start: State | None = None, orders: dict[int, list[Order]] | None = None) -> Iterator[Any]:
+def events(
+    settings: SearchConfig, start: State | None = None, orders: dict[int, list[Order]] | None = None
+) -> Iterator[Any]:
     given = dict(orders or {})
     host = Host(start, lambda step: given.pop(step, []))
     return strategy_named(settings.strategy)(task(settings, torch.float32), settings, host)
@@ -29,7 +31,10 @@ def events(settings: SearchConfig, start: State | None = None, orders: dict[int,
 
 def comparable(found: list[Any]) -> list[Any]:
     """Events without wall-clock seconds; snapshots as their bytes."""
-    return [e.state.to_bytes() if isinstance(e, Snapshot) else {**to_json(e), **TIMES} if isinstance(e, Epoch) else e for e in found]
+    return [
+        e.state.to_bytes() if isinstance(e, Snapshot) else {**to_json(e), **TIMES} if isinstance(e, Epoch) else e
+        for e in found
+    ]
 
 
 def frozen(found: Iterator[Any]) -> list[Any]:
@@ -137,7 +142,6 @@ def test_a_repeated_steered_run_is_identical(name: str) -> None:
 def test_weights_move_in_weight_steps_only_and_alphas_in_architecture_steps_only(name: str) -> None:
     settings = config(strategy=name)
     search = Search(STRATEGIES[name].factory, task(settings), settings, Host())
-    search.apply_settings()
     batch, numbers = search.task.batch("weights", 0, 0), {}
     snapshot = lambda: ([p.detach().clone() for p in search.params.values()], search.alphas.copied().tensors())  # noqa: E731
     weights, alphas = snapshot()

@@ -41,7 +41,10 @@ def pair(space: SearchSpace) -> tuple[Supernet, FastSupernet]:
 
 def mix(space: SearchSpace) -> Mix:
     g = torch.Generator().manual_seed(5)
-    rows = {k: torch.rand(c.shape, generator=g, dtype=torch.float64) * torch.from_numpy(c.legal_array()) for k, c in space.cells.items()}
+    rows = {
+        k: torch.rand(c.shape, generator=g, dtype=torch.float64) * torch.from_numpy(c.legal_array())
+        for k, c in space.cells.items()
+    }
     return Mix({k: row.requires_grad_() for k, row in rows.items()})
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from darts_core.mix import Alphas
-from darts_core.search.bilevel import Search
-from darts_core.search.hypergrad import norm, unrolled, unrolled_fd
+from darts_core.optimise import joint_norm as norm
+from darts_core.search.bilevel import Search, cosine
+from darts_core.search.hypergrad import unrolled, unrolled_fd
 from darts_core.search.method import Hyper, Loss, Objective, first_order, softmax_rows
 from darts_core.search.probes import alpha_hessian, dominant_eigenvalue
 
@@ -38,11 +39,10 @@ def brute_force(found: Search) -> list[Tensor]:
         return torch.nn.functional.cross_entropy(logits, batch[1])
 
     grads = torch.autograd.grad(loss(params, weights_batch), list(params.values()), create_graph=True)
-    group = found.sgd.param_groups[0]
+    settings, rate = found.config, cosine(found.config, found.epoch)
     ahead = {}
     for (name, p), g in zip(params.items(), grads, strict=True):
-        buffer = group["momentum"] * found.sgd.state[found.params[name]]["momentum_buffer"] + g + group["weight_decay"] * p
-        ahead[name] = p - group["lr"] * buffer
+        ahead[name] = p - rate * (settings.momentum * found.sgd.buffer(name) + g + settings.w_decay * p)
     return list(torch.autograd.grad(loss(ahead, arch_batch), alphas.tensors()))
 
 
@@ -56,9 +56,7 @@ def test_virtual_step_is_the_step_that_sgd_would_make() -> None:
     found, objective = prepared()
     grads = [torch.randn_like(p) for p in found.params.values()]
     ahead = objective.ahead(objective.weights, grads)
-    for p, g in zip(found.params.values(), grads, strict=True):
-        p.grad = g
-    found.sgd.step()
+    found.sgd.step(grads, cosine(found.config, 0), found.config.momentum, found.config.w_decay)
     for name, p in found.params.items():
         torch.testing.assert_close(ahead[name], p.detach(), rtol=1e-12, atol=1e-14)
 
@@ -66,18 +64,17 @@ def test_virtual_step_is_the_step_that_sgd_would_make() -> None:
 def test_virtual_step_has_no_momentum_before_the_first_real_step() -> None:
     found, objective = prepared(steps=0)
     grads = [torch.ones_like(p) for p in found.params.values()]
-    group = found.sgd.param_groups[0]
+    rate, decay = cosine(found.config, 0), found.config.w_decay
     for name, w in objective.ahead(objective.weights, grads).items():
         p = found.params[name].detach()
-        torch.testing.assert_close(w, p - group["lr"] * (1 + group["weight_decay"] * p))
+        torch.testing.assert_close(w, p - rate * (1 + decay * p))
 
 
 def test_published_difference_is_its_formula_step_by_step() -> None:
     """The eight steps of the released code on copies of the whole module, moved in place, as it does."""
     found, objective = prepared()
     weights_batch, arch_batch = found.task.batch("weights", 0, found.index), found.task.batch("arch", 0, found.index)
-    group = found.sgd.param_groups[0]
-    net = found.net
+    net, rate, settings = found.net, cosine(found.config, 0), found.config
 
     def loss(module: torch.nn.Module, alphas: Alphas, batch: tuple[Tensor, Tensor]) -> Tensor:
         logits, _ = module(batch[0], type(found.read())(softmax_rows(alphas)))
@@ -85,11 +82,11 @@ def test_published_difference_is_its_formula_step_by_step() -> None:
 
     params = list(net.parameters())
     g = torch.autograd.grad(loss(net, found.alphas, weights_batch), params)  # 1
-    m = [group["momentum"] * found.sgd.state[p]["momentum_buffer"] for p in params]  # 2
+    m = [settings.momentum * found.sgd.buffer(name) for name in found.params]  # 2
     copied = copy.deepcopy(net)
     with torch.no_grad():  # 3
         for p, q, mm, gg in zip(params, copied.parameters(), m, g, strict=True):
-            q.copy_(p - group["lr"] * (mm + gg + group["weight_decay"] * p))
+            q.copy_(p - rate * (mm + gg + settings.w_decay * p))
     alphas = found.alphas.leaves()
     wanted = [*alphas.tensors(), *copied.parameters()]
     grads = torch.autograd.grad(loss(copied, alphas, arch_batch), wanted)  # 4
@@ -103,7 +100,7 @@ def test_published_difference_is_its_formula_step_by_step() -> None:
                 q.add_(sign * radius * vv)
         leaves = found.alphas.leaves()
         sides.append(torch.autograd.grad(loss(moved, leaves, weights_batch), leaves.tensors()))
-    expected = [dd - group["lr"] * (p - n) / (2 * radius) for dd, p, n in zip(d, *sides, strict=True)]  # 7, 8
+    expected = [dd - rate * (p - n) / (2 * radius) for dd, p, n in zip(d, *sides, strict=True)]  # 7, 8
     for ours, theirs in zip(unrolled_fd(objective).grads, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-13)
 

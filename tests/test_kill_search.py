@@ -15,7 +15,9 @@ from darts_core.runs import RunReader
 @pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.slow)])
 def test_killed_searches_end_byte_identical(tmp_path: Path, kills: int) -> None:
     script = Path(__file__).with_name("kill_runner.py")
-    found = subprocess.run([sys.executable, str(script), str(tmp_path), str(kills), "11"], capture_output=True, text=True)
+    found = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), str(kills), "11"], capture_output=True, text=True
+    )
     assert found.returncode == 0, found.stderr[-2000:]
     report = json.loads(found.stdout.splitlines()[-1])
     assert report["bad"] == [] and report["lost"] == 0 and report["kills"] >= kills
@@ -28,7 +30,11 @@ def test_killed_searches_end_byte_identical(tmp_path: Path, kills: int) -> None:
         assert _said(run) == _said(whole)
         resumed = [line for line in run.events()[0] if line["type"] == "resumed"]
         assert all(line["identical"] is not False for line in resumed)
-    assert any(line["type"] == "resumed" for k in range(report["runs"]) for line in RunReader(tmp_path, f"killed-{k}").events()[0])
+    assert any(
+        line["type"] == "resumed"
+        for k in range(report["runs"])
+        for line in RunReader(tmp_path, f"killed-{k}").events()[0]
+    )
 
 
 def _said(run: RunReader) -> list[tuple]:

@@ -61,7 +61,9 @@ def test_training_loss_and_gradient_norm_are_the_original_ones(supernet: Superne
     _, loss = loss_of(supernet, golden_alphas(), "train")
     grads = torch.autograd.grad(loss, list(supernet.parameters()))
     assert loss.item() == pytest.approx(SEARCH["loss_train"], rel=1e-9)
-    assert torch.cat([g.ravel() for g in grads]).norm().item() == pytest.approx(SEARCH["weight_grad_norm_train"], rel=1e-9)
+    assert torch.cat([g.ravel() for g in grads]).norm().item() == pytest.approx(
+        SEARCH["weight_grad_norm_train"], rel=1e-9
+    )
 
 
 def test_parameter_counts_are_the_published_ones(supernet: Supernet) -> None:
@@ -88,7 +90,10 @@ def test_names_map_both_ways(supernet: Supernet) -> None:
 def test_derivation_is_the_original_one(k: int) -> None:
     space = space_named("darts")
     rows = {"normal": f"dn{k}", "reduce": f"dr{k}"}
-    mixes = {kind: torch.softmax(torch.from_numpy(1.5 * wave(name, (14, 8))), -1).float().numpy() for kind, name in rows.items()}
+    mixes = {
+        kind: torch.softmax(torch.from_numpy(1.5 * wave(name, (14, 8))), -1).float().numpy()
+        for kind, name in rows.items()
+    }
     genotype = derive(space, mixes)
     for kind, expected in zip(("normal", "reduce"), _cells(GOLDEN["derive_cnn_first10"][k]), strict=True):
         genes = [[gene.op, gene.source] for node in genotype.cells[kind].nodes for gene in node]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from darts_core import derive as derivation
 from darts_core.config import SearchConfig, steerable
@@ -22,8 +22,8 @@ from darts_core.errors import BadInput, unknown
 from darts_core.events import STEP_METRICS, Alarm, Applied, Epoch, Event, Order, Phase, Result, Step
 from darts_core.genotype import Genotype
 from darts_core.mix import Alphas, Mix, as_arrays
+from darts_core.optimise import Adam, Momentum, clipped, joint_norm
 from darts_core.search import probes
-from darts_core.search.hypergrad import norm
 from darts_core.search.method import Loss, Method, Moment, Objective, Trained, Weights
 from darts_core.search.state import State
 from darts_core.seeds import seed
@@ -82,12 +82,8 @@ class Search:
         self.alphas = start.replaced([t.to(task.device).requires_grad_() for t in start.tensors()])._replace(
             legal=legal
         )
-        self.sgd = torch.optim.SGD(
-            list(self.params.values()), lr=config.w_lr, momentum=config.momentum, weight_decay=config.w_decay
-        )
-        self.adam = torch.optim.Adam(
-            self.alphas.tensors(), lr=config.a_lr, betas=(config.a_beta1, config.a_beta2), weight_decay=config.a_decay
-        )
+        self.sgd = Momentum(self.params)
+        self.adam = Adam(dict(zip(self.alphas.names(), self.alphas.tensors(), strict=True)))
         self.step = self.epoch = self.index = 0
         self.history: list[dict[str, Any]] = []
         self.sums: dict[str, float] = {}
@@ -99,7 +95,6 @@ class Search:
         """Phase, then steps with their orders, an epoch event after each epoch, and the result."""
         if self.host.start is not None:
             self.restore(self.host.start)
-        self.apply_settings()
         yield Phase("search", f"{self.total} steps in {self.config.epochs} epochs", total_steps=self.total)
         if self.host.start is None:
             yield Snapshot(self.state(), "start")
@@ -133,8 +128,6 @@ class Search:
         weights_batch = self.task.batch("weights", self.epoch, self.index)
         numbers = dict.fromkeys(STEP_METRICS, math.nan)
         numbers["w_lr"], numbers["a_lr"] = cosine(self.config, self.epoch), self.config.a_lr
-        for group in self.sgd.param_groups:
-            group["lr"] = numbers["w_lr"]
         flags = 0
         if self.method.when(self.moment("arch")):
             flags |= ARCHITECTURE_STEP
@@ -154,12 +147,10 @@ class Search:
         hyper = self.method.hypergrad(self.objective(weights_batch, self.task.batch("arch", self.epoch, self.index)))
         numbers["val_loss"] = self.finite(hyper.loss.value, "validation loss")
         numbers["val_accuracy"] = float(hyper.loss.metrics.get("accuracy", math.nan))
-        numbers["a_grad_norm"] = self.finite(norm(hyper.grads), "gradient of the alphas")
+        numbers["a_grad_norm"] = self.finite(joint_norm(hyper.grads), "gradient of the alphas")
         before, mix = self.alphas.copied(), self.relax(self.alphas, "read")
-        for alpha, grad in zip(self.alphas.tensors(), hyper.grads, strict=True):
-            alpha.grad = grad.detach()
-        self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
+        betas = (self.config.a_beta1, self.config.a_beta2)
+        self.adam.step([g.detach() for g in hyper.grads], self.config.a_lr, betas, self.config.a_decay)
         after = self.method.settle(before, self.alphas, mix)
         if after is not self.alphas:
             with torch.no_grad():
@@ -172,15 +163,11 @@ class Search:
             mix = self.relax(self.alphas, "weights")
         loss = self.evaluate(None, mix, batch, "weights")
         params = list(self.params.values())
-        for p, grad in zip(params, torch.autograd.grad(loss.value, params, materialize_grads=True), strict=True):
-            p.grad = grad
+        grads = torch.autograd.grad(loss.value, params, materialize_grads=True)
         numbers["train_loss"] = self.finite(loss.value, "training loss")
         numbers["train_accuracy"] = float(loss.metrics.get("accuracy", math.nan))
-        numbers["w_grad_norm"] = self.finite(
-            nn.utils.clip_grad_norm_(params, self.config.clip), "gradient of the weights"
-        )
-        self.sgd.step()
-        self.sgd.zero_grad(set_to_none=True)
+        numbers["w_grad_norm"] = self.finite(clipped(grads, self.config.clip), "gradient of the weights")
+        self.sgd.step(grads, cosine(self.config, self.epoch), self.config.momentum, self.config.w_decay)
 
     def end_epoch(self, seconds: float) -> Iterator[Event]:
         """Measure, remember, and say how things stand; an alarm when the collapse level got worse."""
@@ -261,20 +248,15 @@ class Search:
             loss = self.evaluate(None if weights is own else weights, mix, arch_batch, "arch")
             return loss._replace(value=loss.value + self.method.penalty(alphas, mix, self.moment("arch")))
 
-        return Objective(train, val, self.ahead, own, self.alphas, self.sgd.param_groups[0]["lr"])
+        return Objective(train, val, self.ahead, own, self.alphas, cosine(self.config, self.epoch))
 
     def ahead(self, weights: Weights, grads: Sequence[Tensor]) -> Weights:
         """The virtual step w - xi * (momentum * buffer + grad + decay * w): SGD's next step, without clipping."""
-        rate, decay = self.sgd.param_groups[0]["lr"], self.config.w_decay
+        rate, momentum, decay = cosine(self.config, self.epoch), self.config.momentum, self.config.w_decay
         return {
-            name: w - rate * (self.config.momentum * self.momentum(self.params[name]) + grad + decay * w)
+            name: w - rate * (momentum * self.sgd.buffer(name) + grad + decay * w)
             for (name, w), grad in zip(weights.items(), grads, strict=True)
         }
-
-    def momentum(self, parameter: Tensor) -> Tensor:
-        """SGD's buffer of a parameter; zeros before the first step."""
-        buffer = self.sgd.state[parameter].get("momentum_buffer")
-        return torch.zeros_like(parameter) if buffer is None else buffer
 
     def hessian(self) -> Any:
         """Of the validation loss over the alphas, on the last architecture batch of this epoch."""
@@ -314,26 +296,11 @@ class Search:
             self.config = self.config.with_(**{order.name: order.value})
         except BadInput as refusal:
             return Applied(**said, accepted=False, reason=str(refusal))
-        self.apply_settings()
-        return Applied(**said, accepted=True, reason="")
-
-    def apply_settings(self) -> None:
-        """Bring optimisers and method to the configuration in force."""
         self.method = self.factory(**self.config.options)
-        for group in self.sgd.param_groups:
-            group.update(
-                lr=cosine(self.config, self.epoch), momentum=self.config.momentum, weight_decay=self.config.w_decay
-            )
-        for group in self.adam.param_groups:
-            group.update(
-                lr=self.config.a_lr, betas=(self.config.a_beta1, self.config.a_beta2), weight_decay=self.config.a_decay
-            )
+        return Applied(**said, accepted=True, reason="")
 
     def state(self) -> State:
         """Everything needed to go on from here. Tensors are shared, not copied."""
-        names = self.alphas.names()
-        adam = [self.adam.state[a] for a in self.alphas.tensors()]
-        moments = {"first": "exp_avg", "second": "exp_avg_sq"}
         return State(
             step=self.step,
             epoch=self.epoch,
@@ -342,13 +309,9 @@ class Search:
             settings=self.config.to_dict(),
             weights=self.net.unpack({n: p.detach() for n, p in self.params.items()}),
             alphas=self.alphas.replaced([a.detach() for a in self.alphas.tensors()]),
-            w_optimiser=_named("momentum", self.net.unpack({n: self.momentum(p) for n, p in self.params.items()})),
-            a_optimiser={
-                f"{ours}.{name}": s[theirs] if s else torch.zeros_like(a)
-                for ours, theirs in moments.items()
-                for name, s, a in zip(names, adam, self.alphas.tensors(), strict=True)
-            },
-            a_steps=int(adam[0]["step"]) if adam[0] else 0,
+            w_optimiser=_named("momentum", self.net.unpack({n: self.sgd.buffer(n) for n in self.params})),
+            a_optimiser={**_named("first", self.adam.first), **_named("second", self.adam.second)},
+            a_steps=self.adam.steps,
             history=self.history,
             sums=self.sums,
         )
@@ -368,19 +331,16 @@ class Search:
         legal = {kind: mask.to(self.task.device) for kind, mask in state.alphas.legal.items()}
         self.alphas = self.alphas._replace(legal=legal)
         if state.step:
-            momentum = {name.removeprefix("momentum."): t for name, t in state.w_optimiser.items()}
-            for name, value in self.net.pack(momentum).items():
-                self.sgd.state[self.params[name]]["momentum_buffer"] = value.to(self.task.device).clone()
-        if state.a_steps:
-            for name, a in zip(self.alphas.names(), self.alphas.tensors(), strict=True):
-                self.adam.state[a] = {
-                    "step": torch.tensor(float(state.a_steps)),
-                    "exp_avg": state.a_optimiser[f"first.{name}"].to(a.device).clone(),
-                    "exp_avg_sq": state.a_optimiser[f"second.{name}"].to(a.device).clone(),
-                }
+            momentum = {name.removeprefix("momentum."): t.to(self.task.device) for name, t in state.w_optimiser.items()}
+            self.sgd.buffers = {name: t.clone() for name, t in self.net.pack(momentum).items()}
+        for name in self.adam.params:
+            self.adam.first[name].copy_(state.a_optimiser[f"first.{name}"])
+            self.adam.second[name].copy_(state.a_optimiser[f"second.{name}"])
+        self.adam.steps = state.a_steps
         self.step, self.epoch, self.index = state.step, state.epoch, state.index
         self.history, self.sums = list(state.history), dict(state.sums)
         self.config = SearchConfig.from_dict(state.settings, "checkpoint")
+        self.method = self.factory(**self.config.options)
 
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from darts_core.mix import Alphas
+from darts_core.optimise import joint_norm
 from darts_core.search.method import Hyper, Loss, Objective, Weights
 
 RADIUS = 0.01  # of the finite difference, over the norm of v: the authors' constant
@@ -41,15 +42,10 @@ def unrolled_fd(objective: Objective) -> Hyper:
     train = objective.train(weights, objective.alphas)
     grads = torch.autograd.grad(train.value, list(weights.values()), materialize_grads=True)
     direct, v, loss = _validation(objective, objective.ahead(objective.weights, grads))
-    radius = RADIUS / norm(v)
+    radius = RADIUS / joint_norm(v)
     plus, minus = (_alpha_gradient(objective, v, sign * radius) for sign in (1, -1))
     implicit = [(p - n) / (2 * radius) for p, n in zip(plus, minus, strict=True)]
     return Hyper([d - objective.rate * h for d, h in zip(direct, implicit, strict=True)], loss)
-
-
-def norm(tensors: Sequence[Tensor]) -> Tensor:
-    """2-norm over all entries of all tensors, 0-d."""
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
 
 
 def _validation(objective: Objective, virtual: Weights) -> tuple[list[Tensor], list[Tensor], Loss]:
