@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -214,7 +215,7 @@ def head(name: str, drawn: str) -> None:
     if alive:
         answers(events)
     if status["state"] == "starting":
-        stages(name, events)
+        long_start(name, time.time() - source.reader.info["created"])
 
 
 @st.fragment(run_every=0.5)
@@ -227,21 +228,20 @@ def waiting_for_folder(name: str, launch: process.Launch) -> None:
         st.error("**The search did not start.**", icon=":material/error:")
         st.text(refusal)
         return
-    st.badge("starting", color="blue")
-    stages(name, [])
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.badge("starting", color="blue")
+        st.text(f"A process of its own is starting, {launch.seconds:.0f} s", width="content")
+    if launch.seconds > LOG_AFTER:
+        st.code(launch.printed(4000) or "(nothing was printed yet)", language=None, wrap_lines=True)
 
 
-def stages(name: str, events: Events) -> None:
-    """What a starting search is busy with, and for how long."""
-    launch = process.launched(name)
-    phases = [event for event in events if event["type"] == "phase"]
-    said = [escaped(phase["message"] or phase["name"]) for phase in phases] or ["Starting a process of its own"]
-    seconds = f" · {launch.seconds:.0f} s" if launch else ""
-    done = "".join(f":material/check: {sentence}  \n" for sentence in said[:-1])
-    st.markdown(f"{done}:material/hourglass_top: {said[-1]}{seconds}")
-    if launch and launch.seconds > LOG_AFTER:
-        st.caption("It takes longer than usual. What it printed so far:")
-        st.code(launch.printed(4000) or "(nothing)", language=None)
+def long_start(name: str, seconds: float) -> None:
+    """What a search that takes long to start has printed so far. The board shows its stages."""
+    if seconds < LOG_AFTER:
+        return
+    reader = stream.feed(name).reader
+    st.caption(f"It has been starting for {seconds:.0f} s. What it printed so far:")
+    st.code(reader.log_tail(12) or "(nothing)", language=None, wrap_lines=True)
 
 
 @st.fragment
@@ -474,7 +474,7 @@ config, state, ours = info["config"], status["state"], current not in recorded
 cell = newest_cell(events)
 st.subheader(escaped(info["title"]), anchor=False)
 st.caption(escaped(described(info)))
-with st.container(horizontal=True, gap="small"):
+with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     head(current, state)
     if ours and state in ("running", "paused"):
         with st.popover("Steer", icon=":material/tune:", help="Change settings while it runs."):
