@@ -66,6 +66,16 @@ def inside(root: Path, name: str) -> Path:
     return folder
 
 
+def own_folder(folder: Path) -> None:
+    """Makes `folder`, for its owner alone, if it is not there; BadInput when a link or a file stands in its place."""
+    with told(folder.parent):
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise BadInput(
+                folder, "", "this is no folder of the run but a link or a file", "take another copy of the run"
+            )
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def disk_error(error: OSError, folder: Path, needed: int = 0) -> BadInput:
     """What an OSError means to a person; `needed` in bytes."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -90,7 +100,7 @@ def told(folder: Path, needed: int = 0) -> Iterator[None]:
 # Reading --------------------------------------------------------------------------------------------------
 
 
-def opened(path: Path) -> FileIO:
+def opened(path: str | Path) -> FileIO:
     """The regular file at `path`, open for reading; BadInput for anything else (a link, a pipe, a folder, nothing)."""
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
@@ -125,7 +135,7 @@ def read_at(file: FileIO, offset: int, count: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def read_bytes(path: Path, limit: int) -> bytes:
+def read_bytes(path: str | Path, limit: int) -> bytes:
     """All of a regular file of at most `limit` bytes, its size looked at before its content."""
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -136,7 +146,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
         return read_at(file, 0, limit)
 
 
-def size(path: Path) -> int:
+def size(path: str | Path) -> int:
     """Bytes of the regular file at `path`; BadInput where there is none."""
     with opened(path) as file:
         return os.fstat(file.fileno()).st_size
@@ -257,12 +267,13 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def atomic_write(path: Path, data: bytes, check: Callable[[bytes], object] | None = None) -> None:
+def atomic_write(path: str | Path, data: bytes, check: Callable[[bytes], object] | None = None) -> None:
     """Puts `data` at `path` so that any reader, after any crash, sees the old file or the new one, whole.
 
     `check` is given what was read back from the disk and may raise BadInput, which leaves the old file in place. A full
     disk is BadInput too; neither leaves a temporary file behind.
     """
+    path = Path(path)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with told(path.parent, len(data)):

@@ -1,6 +1,6 @@
 """A toy search for the tests of the run store: its state is one float array, a step is a hash of state and settings.
 
-`python -m tests.stored ROOT NAME TOTAL` runs or resumes it and prints each step once its record is on the disk.
+`python -m tests.stored ROOT NAME TOTAL PER_EPOCH` runs or resumes it and prints each step once it is recorded.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import struct
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ CELL = CellSpec(2, 1, ("skip_connect", "sep_conv_3x3"), ((0, 2), (1, 2)), ((True
 SPACE = SearchSpace("toy", {"normal": CELL})
 LAYOUT = runs.Layout.of(("train_loss", "w_lr"), SPACE)
 RECORD = LAYOUT.dtype.itemsize  # bytes
-PER_EPOCH = 4
+PER_EPOCH = 4  # steps
 COLLAPSE = {"derived_skips": 0, "derived_edges": 2, "mean_skip_weight": 0.5, "level": "healthy"}
 
 
@@ -37,11 +38,11 @@ def following(state: np.ndarray, rate: float, step: int) -> np.ndarray:
     return np.sin(state * 1.7 + step) + rate
 
 
-def step_of(state: np.ndarray, rate: float, step: int) -> Step:
+def step_of(state: np.ndarray, rate: float, step: int, per_epoch: int = PER_EPOCH) -> Step:
     alphas = state.astype(np.float32)
     mix = np.abs(alphas) / np.abs(alphas).sum(-1, keepdims=True)
     metrics = {"train_loss": float(state[0, 0]), "w_lr": rate}
-    return Step(step, (step - 1) // PER_EPOCH, 0, 1, metrics, {"normal": alphas}, {"normal": mix})
+    return Step(step, (step - 1) // per_epoch, 0, 1, metrics, {"normal": alphas}, {"normal": mix})
 
 
 def steps(count: int, first: int = 1) -> list[Step]:
@@ -66,10 +67,17 @@ def from_bytes(data: bytes) -> tuple[np.ndarray, float]:
     return np.frombuffer(data[8 + length :]).reshape(2, 2).copy(), rate
 
 
-def drive(writer: RunWriter, total: int, until: int | None = None, kick: int = 0, tell: bool = False) -> None:
+def drive(
+    writer: RunWriter,
+    total: int,
+    until: int | None = None,
+    kick: int = 0,
+    per_epoch: int = PER_EPOCH,
+    tell: Callable[[int], object] = lambda step: None,
+) -> None:
     """Runs or goes on with the toy search; `until`: leave like a killed process after that step.
 
-    `kick`: the state is disturbed before that step, as another machine might.
+    `kick`: the state is disturbed before that step, as another machine might. `tell`: called once a step is recorded.
     """
     found = writer.last_good_checkpoint()
     state, rate = from_bytes(found.data) if found.event else (np.ones((2, 2)), 0.1)
@@ -83,22 +91,21 @@ def drive(writer: RunWriter, total: int, until: int | None = None, kick: int = 0
             if order.kind == "set":
                 assert isinstance(order.value, float)
                 rate = order.value
-            epoch = (step - 1) // PER_EPOCH
+            epoch = (step - 1) // per_epoch
             writer.append(Applied(order.id, step - 1, order.kind, order.name, order.value, True, "", epoch))
             writer.done(order)
         state = following(state + (1e-3 if step == kick else 0), rate, step)
-        writer.append(step_of(state, rate, step))
-        if tell:
-            os.write(1, f"{step}\n".encode())
-        if step % PER_EPOCH == 0:
+        writer.append(step_of(state, rate, step, per_epoch))
+        tell(step)
+        if step % per_epoch == 0:
             mean = {"val_loss": float(state.mean())}
-            epoch = step // PER_EPOCH
+            epoch = step // per_epoch
             writer.append(Epoch(epoch - 1, step, mean, {}, {}, COLLAPSE, time.perf_counter()))
             saved = writer.save_checkpoint(runs.epoch_file(epoch), to_bytes(state, rate), epoch, step)
             assert isinstance(saved, Checkpoint)
         if step == until:
             return
-    writer.append(Result(total, total // PER_EPOCH, {}, {"val_loss": float(state.mean())}, False))
+    writer.append(Result(total, total // per_epoch, {}, {"val_loss": float(state.mean())}, False))
     writer.append(Finished("finished", total, {}))
 
 
@@ -128,10 +135,10 @@ def outcome(root: Path, name: str) -> tuple[bytes, dict[str, bytes], list[dict[s
 
 
 def main() -> None:
-    root, name, total = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    root, name, total, per_epoch = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     writer = RunWriter.open(root, name) if (root / name).exists() else RunWriter.create(root, name, info())
     with writer:
-        drive(writer, total, tell=True)
+        drive(writer, total, per_epoch=per_epoch, tell=lambda step: os.write(1, f"{step}\n".encode()))
 
 
 if __name__ == "__main__":

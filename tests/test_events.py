@@ -114,7 +114,7 @@ def test_roles_and_endings_come_from_closed_lists() -> None:
         from_json({**to_json(EXAMPLES[14]), "state": "done"})
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large))
 @given(
     st.sampled_from(EXAMPLES),
     st.data(),

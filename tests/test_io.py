@@ -24,7 +24,9 @@ from darts_core import io
 from darts_core.errors import BadInput, nearest, unknown
 from darts_core.seeds import seed
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(
+    max_examples=150, deadline=None, suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large)
+)
 
 
 # Errors and seeds -------------------------------------------------------------------------------------------

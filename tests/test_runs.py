@@ -44,7 +44,9 @@ from tests import stored
 from tests.stored import LAYOUT, PER_EPOCH, RECORD, SPACE, info, outcome, resume, start, steps
 
 HEADER = 4096
-QUICK = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(
+    max_examples=120, deadline=None, suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large)
+)
 
 
 @pytest.fixture(scope="module")
@@ -999,6 +1001,20 @@ def test_other_things_among_the_orders_do_no_harm(tmp_path: Path) -> None:
         assert len(writer.reader.events()[0]) == 3
         shutil.rmtree(folder)
         assert writer.orders() == []
+
+
+@pytest.mark.parametrize("inner", ["commands", "checkpoints"])
+def test_nothing_is_written_through_a_folder_that_is_a_link(root: Path, inner: str) -> None:
+    (root / "elsewhere").mkdir()
+    (root / "elsewhere" / ".a.0123456789ab.tmp").write_bytes(b"not ours")
+    shutil.rmtree(root / "whole" / inner)
+    (root / "whole" / inner).symlink_to(root / "elsewhere")
+    with pytest.raises(BadInput, match="link"):
+        RunWriter.open(root, "whole")
+    if inner == "commands":
+        with pytest.raises(BadInput, match="link"):
+            runs.send_order(root, "whole", "pause")
+    assert os.listdir(root / "elsewhere") == [".a.0123456789ab.tmp"]
 
 
 def test_orders_are_checked_before_they_are_sent(root: Path) -> None:

@@ -27,10 +27,9 @@ def send_order(root: str | Path, run: str, kind: str, /, *, name: str | None = N
     """
     folder = existing(Path(root), run) / COMMANDS
     order = new_order(kind, name, value)
-    try:
+    io.own_folder(folder)
+    with io.told(folder):
         waiting = len(os.listdir(folder))
-    except OSError as error:
-        raise BadInput(folder, "", "this run takes no orders", "take another copy of the run") from error
     if waiting >= WAITING:
         raise BadInput(f"run {run}", "", f"{waiting} orders are waiting already", "resume the run, which answers them")
     io.atomic_write(folder / f"{time.time_ns():020d}-{order.id}.json", io.dumps(order_json(order)).encode())

@@ -110,7 +110,7 @@ class RunWriter:
         self.message = ""  # of the Resumed event
         with io.told(self.folder):
             for folder in (self.folder, self.folder / COMMANDS, self.folder / CHECKPOINTS):
-                folder.mkdir(mode=0o700, exist_ok=True)
+                io.own_folder(folder)
                 io.sweep(folder)
             if (self.folder / ASIDE).is_dir():  # killed while a tail was moved aside
                 self._number_the_tail()
