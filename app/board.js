@@ -535,11 +535,14 @@ class Chart {
     if (!this.cursor.hidden) this.cursor.style.transform = `translateX(${axis._offset + at}px)`;
   }
 
-  /** Dim every trace but that of one operation. */
+  /** Dim every trace but that of one operation. Plotly puts the area of a stacked trace into the group of the trace below
+      it, so areas are found by their order. */
   point(op) {
-    this.template.data.forEach((trace) => {
-      for (const node of this.plot.querySelectorAll(`.trace${CSS.escape(trace.uid)}`)) {
-        node.classList.toggle("db-dim", Boolean(op && trace.meta.op && trace.meta.op !== op));
+    const areas = this.plot.querySelectorAll(".js-fill");
+    this.template.data.forEach((trace, i) => {
+      const lines = this.plot.querySelector(`.trace${CSS.escape(trace.uid)} > .lines`);
+      for (const node of [lines, areas[i]]) {
+        node?.classList.toggle("db-dim", Boolean(op && trace.meta.op && trace.meta.op !== op));
       }
     });
   }

@@ -83,6 +83,7 @@ function mountRibbon(host, options = {}) {
     element("path", { d: middle, class: "rb-pick" }, group);
     element("path", { d: band(curve, -WIDE / 2 - 0.5, WIDE / 2 + 0.5), class: "rb-casing" }, group);
     const bands = ops.map((op, o) => element("path", { fill: colours[o], class: "rb-band", "data-op": op }, group));
+    group.addEventListener("mousedown", (event) => event.preventDefault()); // a click takes no focus: Space stays the page's
     group.addEventListener("click", () => pick(e));
     group.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" && event.key !== " ") return;
