@@ -58,13 +58,7 @@ from darts_core.runs.records import (
 TRASH, ASIDE = ".trash", "tail-new"
 BUDGET = 2_000_000_000  # bytes of checkpoints kept per run
 REPEATED = (StageStarted, Epoch, Checkpoint, Applied, Rewound, Alarm, Trained, Result)  # what a replay says again
-HARMLESS = (
-    "pause",
-    "resume",
-    "step",
-    "stop",
-    "checkpoint",
-)  # orders that a replay leaves out: no number depends on them
+HARMLESS = ("pause", "resume", "step", "stop", "checkpoint")  # no number depends on these: a replay leaves them out
 
 
 class NameTaken(BadInput):
@@ -88,6 +82,7 @@ class Replay:
     epoch: int
     file: str  # "" for the very beginning
     until: int  # the last step recorded when it began
+    computed: int  # the last step computed again
     waiting: dict[int, Line]  # index in the file -> recorded lines that are expected again
     around: str  # what is different around the run now, in words
 
@@ -115,11 +110,12 @@ class RunWriter:
             if (self.folder / ASIDE).is_dir():  # killed while a tail was moved aside
                 self._number_the_tail()
         self._lines, used = whole_lines(io.read_bytes(self.folder / EVENTS, EVENTS_LIMIT), self.folder / EVENTS, 0)
+        self._count = self._whole_records()
         self._events = io.Appender(self.folder / EVENTS)
         self._steps = io.Appender(self.folder / STEPS)
-        if used < self._events.size:
-            self._events.cut(used)
-        self._count = self._repaired_steps()
+        for file, size in ((self._events, used), (self._steps, HEADER + self._count * self.reader.record_bytes)):
+            if size < file.size:
+                file.cut(size)
         self._known = len(self._lines)  # lines of earlier processes
         self._replay: Replay | None = None
         self._last: Checkpoint | None = None
@@ -187,22 +183,19 @@ class RunWriter:
         finally:
             self._lock.release()
 
-    def _repaired_steps(self) -> int:
-        """Cuts what follows the last whole record, and counts those that stay.
+    def _whole_records(self) -> int:
+        """How many records there are before the first that is not whole.
 
         After a power cut the last second may hold holes; it is computed again. Before a checkpoint, whose records were
         synced, a hole is damage: BadInput.
         """
-        size = self.reader.record_bytes
-        count = (self._steps.size - HEADER) // size
+        count = (io.size(self.folder / STEPS) - HEADER) // self.reader.record_bytes
         bad = [index for index, sound in enumerate(self._soundness(count)) if not sound]
         good = bad[0] if bad else count
         synced = max((line["step"] for line in self._lines if line["type"] == "checkpoint"), default=0)
         if len(bad) < count - good and self.first_step + good <= synced:
             what = f"the record of step {self.first_step + good} is damaged, and whole ones follow it"
             raise BadInput(self.folder / STEPS, "", what, "branch from a checkpoint, or take another copy of the run")
-        if HEADER + good * size < self._steps.size:
-            self._steps.cut(HEADER + good * size)
         return good
 
     def _soundness(self, count: int) -> Iterator[bool]:
@@ -238,6 +231,8 @@ class RunWriter:
         record = self.layout.record(event)
         if event.step <= self.step:
             assert self._replay is not None, f"step {event.step} is recorded already, and this is no replay"
+            assert event.step == self._replay.computed + 1, f"step {event.step} after step {self._replay.computed}"
+            self._replay.computed += 1
             if record == self.recorded(event.step):
                 if event.step == self._replay.until:
                     self._resumed(True, f"steps {self._replay.start + 1} to {event.step} came out bit-identical")
@@ -281,7 +276,7 @@ class RunWriter:
         place, epoch, file = (there[-1][0], there[-1][1].epoch, there[-1][1].file) if there else (-1, 0, "")
         # Lines of the checkpoint's own step come again only if they were written after it.
         waiting = {n: e for n, e in enumerate(events) if _at(e) > step or (_at(e) == step and n > place)}
-        self._replay = Replay(step, epoch, file, self.step, waiting, around)
+        self._replay = Replay(step, epoch, file, self.step, step, waiting, around)
         self.identical = None
         if self.step == step:
             self._resumed(None, f"went on from step {step}")
