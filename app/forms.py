@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from app.words import amount, escaped
+from app.words import amount
 from darts_core.config import Scalar, Setting
 
 GROUPS = {
@@ -24,11 +24,11 @@ GROUPS = {
 
 def ask(setting: Setting, now: Scalar, key: str, choices: Iterable[str] = ()) -> Any:
     """One field that holds `now`; returns what the form says."""
-    label = escaped(setting.doc.rstrip("."))
+    label = setting.doc.rstrip(".")
     hint = (
         f"`{setting.name}`"
         + (f", {setting.span}" if setting.span else "")
-        + f"; usually {escaped(amount(setting.default))}"
+        + f"; usually {amount(setting.default)}"
     )
     options = list(setting.choices or choices)
     if options:

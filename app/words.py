@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from darts_core.genotype import Genotype
+
 STATES = {
     "starting": ("starting", "blue"),
     "running": ("running", "green"),
@@ -81,6 +83,16 @@ def noise(config: Mapping[str, Any], collapses: bool) -> str | None:
     if collapses:
         return f"{said}; this is why it collapses."
     return f"{said}, on purpose; accuracies on test images are measured with the true labels."
+
+
+def in_words(genotype: Genotype) -> str:
+    """A cell for those who cannot see its picture. States 0 and 1 are the two inputs, 2 is node 0."""
+    said = []
+    for kind, cell in genotype.cells.items():
+        for node, genes in enumerate(cell.nodes):
+            terms = " plus ".join(f"{gene.op} of state {gene.source}" for gene in genes)
+            said.append(f"{kind} cell, node {node}: {terms or 'nothing'}.")
+    return " ".join(said)
 
 
 def result(events: Sequence[Mapping[str, Any]]) -> list[str]:

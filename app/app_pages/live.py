@@ -19,7 +19,7 @@ import streamlit as st
 from app import process, stream
 from app.board import board, build_board_data
 from app.forms import ask, ask_all
-from app.words import STATES, about, amount, described, escaped, noise, progress, result
+from app.words import STATES, about, amount, described, escaped, in_words, noise, progress, result
 from darts_core import runs
 from darts_core.config import PRESETS, SETTINGS, SearchConfig, catalogue, steerable
 from darts_core.errors import BadInput
@@ -374,12 +374,13 @@ def newest_cell(events: Events) -> Mapping[str, Any] | None:
 def drawing(name: str, found: Mapping[str, Any], complete: bool) -> None:
     """The cell of an event as a picture."""
     try:
-        picture = svg.genotype_svg(Genotype.from_json(found["genotype"], name))
+        genotype = Genotype.from_json(found["genotype"], name)
+        picture = svg.genotype_svg(genotype)
     except BadInput as problem:
         trouble(problem)
         return
     st.subheader("The derived cell" if complete else f"The cell after {found['epoch'] + 1} epochs", anchor=False)
-    st.image(picture, width="stretch")
+    st.image(picture, width="stretch", alt=in_words(genotype))
 
 
 @st.fragment
