@@ -26,7 +26,7 @@ dash: run        ## the same
 
 # SLOW=1: every test. ARGS: more words for pytest, e.g. make test ARGS="-k genotype"
 test: $(READY) browser  ## the tests, without the slow ones
-	@$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") -n 2 $(ARGS)
 
 slow: $(READY)   ## all tests
 	@$(MAKE) --no-print-directory test SLOW=1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -17,14 +18,21 @@ settings.register_profile("workbench", deadline=None, derandomize=bool(os.enviro
 settings.load_profile("workbench")
 
 
-@pytest.hookimpl(tryfirst=True)                                  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers: the tests of a file stay together, and so does all that starts dashboards or browsers."""
-    for item in items:
-        names = vars(item.module) if isinstance(item, pytest.Function) else {}
-        serves = any(getattr(value, "__module__", None) == "tests.served" for value in names.values())
-        group = "dashboard" if serves or item.get_closest_marker("browser") else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several workers: a file's tests stay in one, and so do all files that start dashboards or browsers.
+
+    (`--dist loadgroup` would say it with marks, but does nothing with pytest 9.2: pytest-xdist issue 1386.)
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            text = (config.rootpath / file).read_text("utf-8")
+            return "dashboards" if "served import" in text or "mark.browser" in text else file
+
+    return ByFile(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
