@@ -5,6 +5,7 @@ Input that cannot be used ends with one sentence on stderr and exit code 2.
 
 from __future__ import annotations
 
+import io as memory
 import json
 import os
 import sys
@@ -308,7 +309,7 @@ class Reporter:
         try:
             self.say(event)
         except BrokenPipeError:  # whoever listened has gone (say, `| head`); the search goes on
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.stdout = memory.StringIO()
 
     def say(self, event: Step | Line) -> None:
         if isinstance(event, Step):

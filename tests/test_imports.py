@@ -20,7 +20,7 @@ PLAIN = [
     {"export"},
 ]
 TORCH = [
-    {"ops", "mix"},
+    {"ops", "mix", "optimise"},
     {"nets"},
     {"data"},
     {"search.method"},                                           # the types of a search, before what uses them
