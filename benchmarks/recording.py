@@ -2,8 +2,9 @@
 
     python benchmarks/recording.py [--preset laptop] [--steps 60] [--json]
 
-Both sides are timed in one process, step by step: the step itself, then what the driver does with it (pack, checksum, write,
-look for orders; at the end of an epoch the event line and the checkpoint too). Medians and means of the ratio are printed.
+Both sides are timed in one process, step by step: the step itself, then what the driver does with it (pack, checksum,
+write, look for orders; at the end of an epoch the event line and the checkpoint too). Medians and means of the ratio
+are printed.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def measure(preset: str, steps: int) -> dict[str, float]:
             event = next(events)
             made = time.perf_counter()
             if isinstance(event, Snapshot):
-                writer.save_checkpoint(epoch_file(event.state.epoch), event.state.to_bytes(), event.state.epoch, event.state.step)
+                state = event.state
+                writer.save_checkpoint(epoch_file(state.epoch), state.to_bytes(), state.epoch, state.step)
             else:
                 writer.append(event)
             written = time.perf_counter()
@@ -67,8 +69,9 @@ def main() -> None:
     asked = parser.parse_args()
     found = measure(asked.preset, asked.steps)
     print(
-        f"{asked.preset}, {found['steps']} steps: a step takes {found['step_ms']:.1f} ms, its record {found['record_ms']:.3f} ms: "
-        f"{100 * found['record_share']:.2f} % of a step; with event lines and a checkpoint per epoch {100 * found['all_share']:.2f} %"
+        f"{asked.preset}, {found['steps']} steps: a step takes {found['step_ms']:.1f} ms, "
+        f"its record {found['record_ms']:.3f} ms: {100 * found['record_share']:.2f} % of a step; "
+        f"with event lines and a checkpoint per epoch {100 * found['all_share']:.2f} %"
     )
     if asked.json:
         print(json.dumps(found))

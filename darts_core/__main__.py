@@ -52,7 +52,17 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=False, highlight=False)
+
+
+class Patient(Console):
+    """A console whose listener may go away (say, `| head`): it falls silent, and the search goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        sys.stdout = memory.StringIO()  # or the interpreter would complain when it closes the real one
+
+
+console = Patient(highlight=False)
 
 Runs = Annotated[
     str | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs (default: data/runs, or $DARTS_RUNS).")
@@ -100,7 +110,8 @@ def search(
 ) -> None:
     """Run a search and watch it here; the dashboard shows it too.
 
-    [dim]Examples:  search --preset tiny  |  search --dataset cifar10 --path data/downloads --order 2  |  search --preset collapse --seeds 0-4  |  search --dataset folder --path photos --set resize=32[/dim]
+    [dim]Examples: search --preset tiny | search --dataset cifar10 --path data/downloads --order 2 |
+    search --preset collapse --seeds 0-4 | search --dataset folder --path photos --set resize=32[/dim]
     """
     flags = {
         "dataset": dataset,
@@ -306,12 +317,6 @@ class Reporter:
         self.bar = progress.add_task(run, total=None)
 
     def __call__(self, event: Step | Line) -> None:
-        try:
-            self.say(event)
-        except BrokenPipeError:  # whoever listened has gone (say, `| head`); the search goes on
-            sys.stdout = memory.StringIO()
-
-    def say(self, event: Step | Line) -> None:
         if isinstance(event, Step):
             self.progress.update(self.bar, completed=event.step)
         if isinstance(event, Phase):
@@ -333,7 +338,8 @@ def said(event: Step | Line) -> str:
             m, c = event.metrics, event.collapse
             eigen = f", eigenvalue {event.probes['eigenvalue']:.2f}" if "eigenvalue" in event.probes else ""
             return (
-                f"epoch {event.epoch + 1:3d}: training accuracy {m.get('train_accuracy', 0):.3f}, validation {m['valid_accuracy']:.3f}, "
+                f"epoch {event.epoch + 1:3d}: training accuracy {m.get('train_accuracy', 0):.3f}, "
+                f"validation {m['valid_accuracy']:.3f}, "
                 f"{c['derived_skips']} of {c['derived_edges']} derived edges are skip ({c['level']}), "
                 f"entropy {event.probes['entropy']:.2f}{eigen}, {event.seconds:.1f} s"
             )
@@ -347,7 +353,8 @@ def said(event: Step | Line) -> str:
         case Trained():
             what = {"supernet": "supernet as searched", "pruned": "pruned at once, not retrained"}.get(event.role)
             what = what or f"{event.role} cell {event.index + 1}, trained {event.epochs} epochs from scratch"
-            return f"{what}: test accuracy {event.test_accuracy or 0:.3f} ({event.parameters:,} parameters, {event.seconds:.1f} s)"
+            accuracy = f"test accuracy {event.test_accuracy or 0:.3f}"
+            return f"{what}: {accuracy} ({event.parameters:,} parameters, {event.seconds:.1f} s)"
         case Result():
             return f"result after step {event.step}" + (" (stopped)" if event.stopped else "")
         case Interrupted():

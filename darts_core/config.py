@@ -337,7 +337,8 @@ class Preset:
         return SearchConfig.from_dict({**self.values, **changes})
 
 
-# Short searches need a larger alpha rate and a shorter memory in Adam than the paper's 50 epochs (with beta2 = 0.999 the
+# Short searches need a larger alpha rate and a shorter memory in Adam than the paper's 50 epochs (with beta2 = 0.999
+# the
 # first large gradients stay in the denominator for about a thousand steps and the alphas freeze).
 _SHORT = {"a_lr": 0.1, "a_beta2": 0.95, "w_lr": 0.05, "augment": False, "shuffle_split": True, "train_portion": 1 / 3}
 _S2 = {
@@ -358,25 +359,29 @@ PRESETS: Mapping[str, Preset] = {
             },
         ),
         Preset(
-            "laptop", "Laptop", 60, "All eight DARTS operations on handwritten digits, then the derived cell against random ones.",
+            "laptop", "Laptop", 60,
+            "All eight DARTS operations on handwritten digits, then the derived cell against random ones.",
             {
-                **_SHORT, "dataset": "digits", "space": "darts", "nodes": 3, "cells": 3, "reductions": "middle", "channels": 8,
-                "stem_multiplier": 1, "stem_stride": 2, "batch": 50, "arch_batch": 100, "epochs": 16, "seed": 0,
-                "hessian_every": 0, "retrain_epochs": 6, "random_cells": 3,
+                **_SHORT, "dataset": "digits", "space": "darts", "nodes": 3, "cells": 3, "reductions": "middle",
+                "channels": 8, "stem_multiplier": 1, "stem_stride": 2, "batch": 50, "arch_batch": 100, "epochs": 16,
+                "seed": 0, "hessian_every": 0, "retrain_epochs": 6, "random_cells": 3,
             },
         ),
         Preset(
-            "collapse", "See it collapse", 60, "Labels with 40 % noise: the supernet memorises them and the alphas run to skip connections.",
+            "collapse", "See it collapse", 60,
+            "Labels with 40 % noise: the supernet memorises them and the alphas run to skip connections.",
             {**_S2, "label_noise": 0.4},
         ),
         Preset(
-            "clean", "The clean control", 60, "The collapse search without label noise: the cause removed, no collapse.",
+            "clean", "The clean control", 60,
+            "The collapse search without label noise: the cause removed, no collapse.",
             {**_S2, "label_noise": 0.0},
         ),
         Preset(
             "cifar", "CIFAR-10, small", 1800, "The DARTS space on 16x16 CIFAR-10: hours on a laptop, minutes on a GPU.",
             {
-                "dataset": "cifar10", "resize": 16, "subset": 10_000, "cells": 5, "channels": 8, "epochs": 15, "batch": 64,
+                "dataset": "cifar10", "resize": 16, "subset": 10_000, "cells": 5, "channels": 8, "epochs": 15,
+                "batch": 64,
                 "a_lr": 3e-3, "a_beta2": 0.99, "hessian_every": 5, "hessian_batch": 64,
             },
         ),

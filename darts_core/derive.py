@@ -26,7 +26,8 @@ class Collapse:
 
     `level` is read from the derived cell: with four fifths of its edges being skips it is "collapsed", and halfway
     there from the share that chance would give it is "drifting" (chance is a half in S2, a seventh in the DARTS space,
-    so a fixed share would call every S2 cell drifting). `mean_skip_weight` is the mean mix weight of skip over all edges that may hold it (no unit, 0 to 1).
+    so a fixed share would call every S2 cell drifting). `mean_skip_weight` is the mean mix weight of skip over all
+    edges that may hold it (no unit, 0 to 1).
     """
 
     derived_skips: int

@@ -284,7 +284,10 @@ def _device(torch: Any, wanted: str) -> Any:
 def _described(task: ImageTask) -> str:
     images = task.images
     count, channels, height, width = images.train.shape
-    return f"{images.name}: {count} training and {len(images.test)} test images of {channels}x{height}x{width}, {len(images.classes)} classes"
+    return (
+        f"{images.name}: {count} training and {len(images.test)} test images of {channels}x{height}x{width}, "
+        f"{len(images.classes)} classes"
+    )
 
 
 def _start(writer: RunWriter, say: Say) -> tuple[State | None, Mapping[int, list[Order]]]:

@@ -1,7 +1,7 @@
 """What a search was worth: the discretisation gap, and the derived cell trained from scratch beside random cells.
 
-Three numbers belong together: the supernet as searched, the supernet pruned at once to the derived cell, and the derived
-cell trained anew. All are read on the same clean test images, which no search step ever saw.
+Three numbers belong together: the supernet as searched, the supernet pruned at once to the derived cell, and the
+derived cell trained anew. All are read on the same clean test images, which no search step ever saw.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from darts_core.config import SearchConfig
+from darts_core.data.plan import Split
 from darts_core.derive import one_hot
 from darts_core.events import Trained
 from darts_core.genotype import Genotype, random_genotype
@@ -86,7 +87,8 @@ def _supernets(
 
 
 def train(task: ImageTask, config: SearchConfig, genotype: Genotype, role: str, index: int) -> Trained:
-    """Train a derived cell from scratch on all training images and test it: SGD, cosine to zero, the search's own rates.
+    """Train a derived cell from scratch on all training images and test it: SGD, cosine to zero, the search's own
+    rates.
 
     A pure function of its arguments: initial weights and order of data come from (config.seed, index).
     """
@@ -121,7 +123,7 @@ def train(task: ImageTask, config: SearchConfig, genotype: Genotype, role: str, 
 
 
 @torch.no_grad()
-def accuracy(task: ImageTask, net: Network, split: str) -> float:
+def accuracy(task: ImageTask, net: Network, split: Split) -> float:
     """Share of a split's images classified rightly, in evaluation mode, no augmentation (0 to 1)."""
     net.eval()
     right = total = 0

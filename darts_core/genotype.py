@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from darts_core import io
 from darts_core.errors import BadInput, unknown
-from darts_core.space import KNOWN_OPS, MAX_NODES, SearchSpace
+from darts_core.space import KNOWN_OPS, MAX_NODES, CellSpec, SearchSpace
 
 MAX_TEXT = 100_000  # bytes; a genotype of twelve nodes needs under 4,000
 INPUTS = 2  # states from outside the cell; nodes are numbered from here on
@@ -159,10 +159,15 @@ def random_genotype(space: SearchSpace, rng: random.Random) -> Genotype:
         for node in range(cell.nodes):
             into = cell.edges_into(node)
             kept = sorted(rng.sample(into, min(cell.keep or len(into), len(into))))
-            legal = {e: [op for op, ok in zip(cell.ops, cell.legal[e], strict=True) if ok and op != "none"] for e in kept}
+            legal = {e: _derivable(cell, e) for e in kept}
             nodes.append(tuple(Gene(rng.choice(legal[e]), cell.edges[e][0]) for e in kept))
         cells[kind] = CellGenes(tuple(nodes), cell.output)
     return Genotype(space.name, cells)
+
+
+def _derivable(cell: CellSpec, edge: int) -> list[str]:
+    """Operations that derivation may choose on an edge."""
+    return [op for op, ok in zip(cell.ops, cell.legal[edge], strict=True) if ok and op != "none"]
 
 
 def _genes_from_json(data: Any, where: str, kind: str) -> CellGenes:

@@ -2,7 +2,8 @@
 
 Source: DARTS (Liu et al. 2019, section 3.1.1) and the authors' code, constants and order of layers included. All
 convolutions are without bias. `search=True` builds the form of the supernet: batch norm without learned scale, always
-with batch statistics (paper, section 3.1.1), and a batch norm behind each pool; otherwise the form of the derived network.
+with batch statistics (paper, section 3.1.1), and a batch norm behind each pool; otherwise the form of the derived
+network.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class BatchStatistics(nn.BatchNorm2d):
 
 
 def batch_statistics(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-    """(N, C, H, W) normalised per channel over the batch, eps 1e-5; a single value per channel becomes 0 (it is its mean)."""
+    """(N, C, H, W) normalised per channel over the batch, eps 1e-5; a single value per channel becomes 0 (it is its
+    mean).
+    """
     if x.numel() == x.shape[1]:
         return x * 0 if bias is None else x * 0 + bias.view(1, -1, 1, 1)
     return F.batch_norm(x, None, None, weight, bias, training=True, eps=1e-5)
@@ -63,7 +66,9 @@ class ReLUConvNorm(nn.Sequential):
 
 
 class SeparableConv(nn.Sequential):
-    """ReLU, depthwise, pointwise, batch norm, applied twice; the second time with stride 1 (paper: "always applied twice")."""
+    """ReLU, depthwise, pointwise, batch norm, applied twice; the second time with stride 1 (paper: "always applied
+    twice").
+    """
 
     def __init__(self, channels: int, kernel: int, stride: int, search: bool) -> None:
         once = [_depthwise_separable(channels, kernel, s, 1, search) for s in (stride, 1)]
@@ -90,8 +95,8 @@ def _depthwise_separable(channels: int, kernel: int, stride: int, dilation: int,
 class FactorizedReduce(nn.Module):
     """Halve the image: two 1x1 convolutions of stride 2, the second on the image shifted by one pixel; then batch norm.
 
-    At an odd size the authors' two halves differ by a pixel and cannot be joined; here the shifted image is first padded
-    with one row and column of zeros, so every size works and even sizes are unchanged.
+    At an odd size the authors' two halves differ by a pixel and cannot be joined; here the shifted image is first
+    padded with one row and column of zeros, so every size works and even sizes are unchanged.
     """
 
     def __init__(self, c_in: int, c_out: int, search: bool = False) -> None:

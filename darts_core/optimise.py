@@ -1,7 +1,7 @@
 """The two optimisers of a search, as plain state around PyTorch's own update functions.
 
-`torch.optim.SGD` and `Adam` compute the same numbers (tested), but constructing one imports the compiler stack, which costs
-three seconds at every start; and a checkpoint wants the state by name.
+`torch.optim.SGD` and `Adam` compute the same numbers (tested), but constructing one imports the compiler stack, which
+costs three seconds at every start; and a checkpoint wants the state by name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from torch.optim.sgd import sgd
 
 
 class Momentum:
-    """SGD with momentum and weight decay, no dampening, no Nesterov; `buffers` holds name -> momentum, absent before a step."""
+    """SGD with momentum and weight decay, no dampening, no Nesterov; `buffers` holds name -> momentum, absent before
+    a step.
+    """
 
     def __init__(self, params: Mapping[str, Tensor]) -> None:
         self.params = dict(params)
@@ -48,7 +50,7 @@ class Adam:
     def step(self, grads: Sequence[Tensor], rate: float, betas: tuple[float, float], decay: float) -> None:
         """One step of Adam (Kingma and Ba 2015) with eps 1e-8."""
         counts = [torch.tensor(float(self.steps)) for _ in self.params]
-        moments = [list(self.first.values()), list(self.second.values())]
+        first, second = list(self.first.values()), list(self.second.values())
         settings = {
             "amsgrad": False,
             "beta1": betas[0],
@@ -57,17 +59,29 @@ class Adam:
             "weight_decay": decay,
             "eps": 1e-8,
         }
-        adam(list(self.params.values()), list(grads), *moments, [], counts, **settings, maximize=False, foreach=False)
+        adam(
+            list(self.params.values()),
+            list(grads),
+            first,
+            second,
+            [],
+            counts,
+            **settings,
+            maximize=False,
+            foreach=False,
+        )
         self.steps += 1
 
 
 def clipped(grads: Sequence[Tensor], largest: float) -> Tensor:
     """Scale `grads` in place so that their joint L2 norm is at most `largest`; the norm before, 0-d."""
     norm = joint_norm(grads)
-    torch._foreach_mul_(list(grads), torch.clamp(largest / (norm + 1e-6), max=1.0))
+    scale = torch.clamp(largest / (norm + 1e-6), max=1.0)
+    for grad in grads:
+        grad.mul_(scale)
     return norm
 
 
 def joint_norm(tensors: Sequence[Tensor]) -> Tensor:
     """2-norm over all entries of all tensors, 0-d."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))

@@ -148,7 +148,7 @@ def space_named(name: str, nodes: int | None = None, reduce: bool = True) -> Sea
     if name not in SPACES:
         raise unknown("", "space", name, SPACES)
     entry = SPACES[name]
-    count = entry.nodes if not nodes else nodes
+    count = nodes if nodes else entry.nodes
     if not 1 <= count <= MAX_NODES:
         raise BadInput("", "nodes", f"{count} nodes per cell is out of range", f"choose 1 to {MAX_NODES}")
     kinds = ("normal", "reduce") if reduce else ("normal",)

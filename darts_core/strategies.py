@@ -1,4 +1,6 @@
-"""The registry: one literal table, one line per strategy, and the catalogue that the app reads instead of importing torch."""
+"""The registry: one literal table, one line per strategy, and the catalogue that the app reads instead of importing
+torch.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +43,12 @@ def strategy_named(name: str) -> Strategy:
 def catalogue() -> dict[str, Any]:
     """Strategies with their options, and data sets, as `catalogue.json` holds them."""
     methods = {
-        name: {
-            "doc": inspect.getdoc(inspect.getmodule(entry.factory)).splitlines()[0],
-            "options": options(entry.factory),
-        }  # type: ignore[union-attr]
+        name: {"doc": _first_line(entry.factory), "options": options(entry.factory)}
         for name, entry in STRATEGIES.items()
     }
     return {"strategies": methods, "datasets": {name: {"doc": source.doc} for name, source in DATASETS.items()}}
+
+
+def _first_line(factory: Callable[..., Any]) -> str:
+    """The first sentence of the file that a method is written in."""
+    return (inspect.getdoc(inspect.getmodule(factory)) or "").partition("\n")[0]

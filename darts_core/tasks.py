@@ -1,4 +1,6 @@
-"""What is learned: data, networks and the loss, behind one small interface. Image and language searches differ here only."""
+"""What is learned: data, networks and the loss, behind one small interface. Image and language searches differ here
+only.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from torch.func import functional_call
 
 from darts_core.config import SearchConfig
 from darts_core.data import Images, Plan
+from darts_core.data.plan import Split
 from darts_core.genotype import Genotype
 from darts_core.mix import Mix
 from darts_core.nets.fast import FastSupernet
@@ -39,11 +42,11 @@ class Task(Protocol):
 
     def network(self, genotype: Genotype) -> nn.Module: ...
 
-    def steps(self, split: str) -> int:
+    def steps(self, split: Split) -> int:
         """Batches per epoch of "weights" or "arch"."""
         ...
 
-    def batch(self, split: str, epoch: int, index: int) -> Batch:
+    def batch(self, split: Split, epoch: int, index: int) -> Batch:
         """A pure function of the seed and its arguments."""
         ...
 
@@ -55,7 +58,7 @@ class Task(Protocol):
         """Mean loss of a batch; `weights` None means the module's own."""
         ...
 
-    def measure(self, net: nn.Module, mix: Mix, split: str, at_most: int) -> dict[str, float]:
+    def measure(self, net: nn.Module, mix: Mix, split: Split, at_most: int) -> dict[str, float]:
         """Loss and accuracy over a split without augmentation, on at most so many examples."""
         ...
 
@@ -105,10 +108,10 @@ class ImageTask:
     def network(self, genotype: Genotype) -> Network:
         return Network(genotype, **self._layout()).to(self.device, self.dtype)
 
-    def steps(self, split: str) -> int:
+    def steps(self, split: Split) -> int:
         return self.plan.steps(split)
 
-    def batch(self, split: str, epoch: int, index: int) -> Batch:
+    def batch(self, split: Split, epoch: int, index: int) -> Batch:
         return self.plan.batch(split, epoch, index)
 
     def carry(self, split: str) -> None:
@@ -125,7 +128,7 @@ class ImageTask:
         return Loss(F.cross_entropy(logits, labels), carry, {"accuracy": accuracy})
 
     @torch.no_grad()
-    def measure(self, net: nn.Module, mix: Mix, split: str, at_most: int) -> dict[str, float]:
+    def measure(self, net: nn.Module, mix: Mix, split: Split, at_most: int) -> dict[str, float]:
         """{"loss", "accuracy"} of the supernet under `mix`, batch statistics over batches of 250 images."""
         total, loss, right = 0, 0.0, 0
         for images, labels in self.eval_batches(split, 250):
@@ -137,7 +140,7 @@ class ImageTask:
                 break
         return {"loss": loss / total, "accuracy": right / total}
 
-    def eval_batches(self, split: str, size: int) -> Iterator[Batch]:
+    def eval_batches(self, split: Split, size: int) -> Iterator[Batch]:
         """Batches of a split in order, without augmentation."""
         return iter(self.plan.eval_batches(split, size))
 

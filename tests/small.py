@@ -14,8 +14,8 @@ from darts_core.search.bilevel import Host, Search
 from darts_core.tasks import ImageTask
 
 SMALL = {
-    "space": "tiny", "cells": 3, "reductions": "middle", "channels": 2, "stem_multiplier": 1, "batch": 8, "arch_batch": 8,
-    "epochs": 2, "augment": False, "a_lr": 0.1, "w_lr": 0.05, "seed": 3,
+    "space": "tiny", "cells": 3, "reductions": "middle", "channels": 2, "stem_multiplier": 1, "batch": 8,
+    "arch_batch": 8, "epochs": 2, "augment": False, "a_lr": 0.1, "w_lr": 0.05, "seed": 3,
 }  # fmt: skip
 
 

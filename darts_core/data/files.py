@@ -47,8 +47,12 @@ def read_folder(place: Path, resize: int, progress: Progress) -> Raw:
     classes = tuple(sorted(train))
     foreign = sorted(set(test) - set(classes))
     if foreign:
-        raise BadInput(place / "test", "classes", f"class {foreign[0]!r} has no training images",
-                       "test folders have the names of training folders")
+        raise BadInput(
+            place / "test",
+            "classes",
+            f"class {foreign[0]!r} has no training images",
+            "test folders have the names of training folders",
+        )
     train_files = [(path, classes.index(c)) for c in classes for path in skipped.images(train[c])]
     test_files = [(path, classes.index(c)) for c in sorted(test) for path in skipped.images(test[c])]
     images, notes = read_images([path for path, _ in train_files + test_files], resize, progress)
@@ -78,16 +82,21 @@ class Skipped:
             else:
                 self.others += 1
         if not found:
-            raise BadInput(place, "images", "this class folder holds no images",
-                           f"add some ({', '.join(e[1:] for e in ENDINGS)}) or remove the folder")
+            raise BadInput(
+                place,
+                "images",
+                "this class folder holds no images",
+                f"add some ({', '.join(e[1:] for e in ENDINGS)}) or remove the folder",
+            )
         return found
 
     def _inside(self, place: Path) -> list[Path]:
         try:
             paths = sorted(path for path in place.iterdir() if not path.name.startswith("."))
         except OSError as error:
-            raise BadInput(place, "path", f"cannot be listed ({error.strerror})",
-                           "check that it is there and readable") from error
+            raise BadInput(
+                place, "path", f"cannot be listed ({error.strerror})", "check that it is there and readable"
+            ) from error
         kept = [path for path in paths if self._stays(path)]
         self.links += len(paths) - len(kept)
         return kept
@@ -118,8 +127,12 @@ def read_images(paths: list[Path], resize: int, progress: Progress) -> tuple[Ten
             pixels = resized(pixels, resize)
         elif images and pixels.shape[2:] != images[0].shape[2:]:
             (h, w), (h0, w0) = pixels.shape[2:], images[0].shape[2:]
-            raise BadInput(path, "images", f"it is {w}x{h} pixels, {paths[0]} is {w0}x{h0}",
-                           "set resize to bring all to one size, for example 32")
+            raise BadInput(
+                path,
+                "images",
+                f"it is {w}x{h} pixels, {paths[0]} is {w0}x{h0}",
+                "set resize to bring all to one size, for example 32",
+            )
         if not images or pixels.shape[1] > images[0].shape[1]:
             check_size(path.parent, len(paths), *pixels.shape[1:])
         images.append(pixels)
@@ -219,11 +232,19 @@ def read_array(place: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     except Exception as error:  # numpy evaluates the header as a Python literal, which fails in many ways
         raise BadInput(place, name, "cannot be read", "write the file again with numpy.savez") from error
     if dtype.hasobject:
-        raise BadInput(place, name, "is an array of Python objects (images of two sizes make one), never opened",
-                       "save one plain array: images of one size, numbers as labels")
+        raise BadInput(
+            place,
+            name,
+            "is an array of Python objects (images of two sizes make one), never opened",
+            "save one plain array: images of one size, numbers as labels",
+        )
     if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize > MAX_BYTES:
-        raise BadInput(place, name, f"its header claims {' x '.join(map(str, shape))} values of type {dtype}",
-                       f"give at most {MAX_BYTES // 2**30} GiB")
+        raise BadInput(
+            place,
+            name,
+            f"its header claims {' x '.join(map(str, shape))} values of type {dtype}",
+            f"give at most {MAX_BYTES // 2**30} GiB",
+        )
     try:
         with archive.open(f"{name}.npy") as file:
             return header.read_array(file, allow_pickle=False)
@@ -257,12 +278,20 @@ def pixels_of(place: Path, name: str, array: np.ndarray) -> tuple[Tensor, tuple[
     for at in range(0, len(array), 1024):
         chunk = array[at : at + 1024]
         if np.isnan(chunk).any():
-            raise BadInput(place, name, f"image {at + int(np.isnan(chunk).any((1, 2, 3)).argmax())} holds NaN",
-                           "replace or remove it")
+            raise BadInput(
+                place,
+                name,
+                f"image {at + int(np.isnan(chunk).any((1, 2, 3)).argmax())} holds NaN",
+                "replace or remove it",
+            )
         low, high = chunk.min(), chunk.max()
         if low < 0 or high > 1:
-            raise BadInput(place, name, f"values from {low:g} to {high:g} were found, float pixels go from 0 to 1",
-                           "scale them, or save uint8")
+            raise BadInput(
+                place,
+                name,
+                f"values from {low:g} to {high:g} were found, float pixels go from 0 to 1",
+                "scale them, or save uint8",
+            )
         out[at : at + len(chunk)] = torch.from_numpy(np.rint(chunk.astype(np.float64) * 255).astype(np.uint8))
     return out, notes
 
@@ -274,11 +303,13 @@ def labels_of(place: Path, name: str, array: np.ndarray) -> Tensor:
     if array.ndim != 1:
         raise BadInput(place, name, f"has {array.ndim} dimensions", "give one label per image: shape (N,)")
     if array.dtype.kind not in "iu":
-        raise BadInput(place, name, f"has type {array.dtype}, labels are integers",
-                       "save them as int64, numbered from 0")
+        raise BadInput(
+            place, name, f"has type {array.dtype}, labels are integers", "save them as int64, numbered from 0"
+        )
     if array.size and int(array.max()) >= MAX_CLASSES:
-        raise BadInput(place, name, f"label {array.max()} is out of range",
-                       f"number the classes from 0; at most {MAX_CLASSES}")
+        raise BadInput(
+            place, name, f"label {array.max()} is out of range", f"number the classes from 0; at most {MAX_CLASSES}"
+        )
     return torch.from_numpy(array.astype(np.int64))
 
 
@@ -286,8 +317,9 @@ def class_names(place: Path, labels: Tensor, names: np.ndarray | None) -> tuple[
     """The names in the file, else "0", "1", ...: then each number up to the largest label must occur."""
     if names is not None:
         if names.ndim != 1 or names.dtype.kind != "U" or not 0 < len(names) <= MAX_CLASSES:
-            raise BadInput(place, "classes", f"is not a list of names (type {names.dtype})",
-                           "save numpy.array(['cat', 'dog'])")
+            raise BadInput(
+                place, "classes", f"is not a list of names (type {names.dtype})", "save numpy.array(['cat', 'dog'])"
+            )
         return tuple(one_line(name, 100) for name in names.tolist())
     found = labels.unique().tolist()
     if found and found[0] >= 0 and found[-1] >= len(found):

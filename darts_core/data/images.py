@@ -60,20 +60,32 @@ def checked(where: object, raw: Raw) -> Raw:
         if images is None or labels is None:
             continue
         if len(images) != len(labels):
-            raise BadInput(where, f"{part}labels", f"there are {len(images)} images and {len(labels)} labels",
-                           "give one label per image")
+            raise BadInput(
+                where,
+                f"{part}labels",
+                f"there are {len(images)} images and {len(labels)} labels",
+                "give one label per image",
+            )
         if not images.numel():
-            raise BadInput(where, f"{part}images", "there are none",
-                           "give at least one image per class, each with pixels")
+            raise BadInput(
+                where, f"{part}images", "there are none", "give at least one image per class, each with pixels"
+            )
         low, high, known = int(labels.min()), int(labels.max()), len(raw.classes)
         if low < 0 or high >= known:
             found, wrong = (low, "negative") if low < 0 else (high, "out of range")
-            raise BadInput(where, f"{part}labels", f"label {found} is {wrong}",
-                           f"the {known} classes are numbered 0 to {known - 1}")
+            raise BadInput(
+                where,
+                f"{part}labels",
+                f"label {found} is {wrong}",
+                f"the {known} classes are numbered 0 to {known - 1}",
+            )
     if raw.test is not None and raw.test.shape[1:] != raw.train.shape[1:]:
-        raise BadInput(where, "test_images",
-                       f"they are {shape_text(raw.test)}, the training images {shape_text(raw.train)}",
-                       "bring them to the same size and number of channels")
+        raise BadInput(
+            where,
+            "test_images",
+            f"they are {shape_text(raw.test)}, the training images {shape_text(raw.train)}",
+            "bring them to the same size and number of channels",
+        )
     if int(raw.train_labels.min()) == int(raw.train_labels.max()):
         raise BadInput(where, "labels", "all training images are of one class", "a search needs at least two classes")
     return raw
@@ -82,22 +94,34 @@ def checked(where: object, raw: Raw) -> Raw:
 def check_size(where: object, count: int, channels: int, height: int, width: int) -> None:
     """Raises BadInput when so many images would not fit: more than MAX_BYTES, or a side over MAX_SIDE pixels."""
     if max(height, width) > MAX_SIDE:
-        raise BadInput(where, "images", f"they are {width}x{height} pixels, more than {MAX_SIDE} on a side",
-                       "set resize to a smaller side, for example 32")
+        raise BadInput(
+            where,
+            "images",
+            f"they are {width}x{height} pixels, more than {MAX_SIDE} on a side",
+            "set resize to a smaller side, for example 32",
+        )
     if count * channels * height * width > MAX_BYTES:
-        raise BadInput(where, "images",
-                       f"{count} images of {channels}x{height}x{width} need more than {MAX_BYTES // 2**30} GiB",
-                       "set resize to a smaller side, or give fewer images")
+        raise BadInput(
+            where,
+            "images",
+            f"{count} images of {channels}x{height}x{width} need more than {MAX_BYTES // 2**30} GiB",
+            "set resize to a smaller side, or give fewer images",
+        )
 
 
 def check_options(subset: int, resize: int, label_noise: float) -> None:
     """Raises BadInput for an option out of its range. What depends on the images is checked where it is used."""
     if subset < 0:
-        raise BadInput("data", "subset", f"{subset} training images cannot be taken",
-                       "give a positive number, or 0 for all")
+        raise BadInput(
+            "data", "subset", f"{subset} training images cannot be taken", "give a positive number, or 0 for all"
+        )
     if resize and not 2 <= resize <= MAX_SIDE:
-        raise BadInput("data", "resize", f"a side of {resize} pixels is out of range",
-                       f"give 2 to {MAX_SIDE}, or 0 to leave them as they are")
+        raise BadInput(
+            "data",
+            "resize",
+            f"a side of {resize} pixels is out of range",
+            f"give 2 to {MAX_SIDE}, or 0 to leave them as they are",
+        )
     if not 0 <= label_noise <= 1:  # also refuses NaN
         raise BadInput("data", "label_noise", f"{label_noise} is not a fraction", "give a number from 0 to 1")
 
@@ -118,8 +142,12 @@ def held_out(raw: Raw) -> Raw:
     counts = raw.train_labels.bincount(minlength=len(raw.classes)).tolist()
     test = drawn(raw.train_labels, [max(1, round(n / 5)) if n > 1 else 0 for n in counts], seed_of(0, "hold-out"))
     if not len(test):
-        raise BadInput("data", "images", "no class has two images, so none can be held out for the test",
-                       "give more images, or a test set")
+        raise BadInput(
+            "data",
+            "images",
+            "no class has two images, so none can be held out for the test",
+            "give more images, or a test set",
+        )
     train = torch.ones(len(raw.train), dtype=torch.bool).index_fill_(0, test, False)
     note = f"there is no test set: a fifth of each class ({len(test)} images) is held out as one, the same in every run"
     return raw._replace(
@@ -136,11 +164,16 @@ def subset_of(raw: Raw, size: int, seed: int) -> Raw:
     total, counts = len(raw.train), raw.train_labels.bincount(minlength=len(raw.classes)).tolist()
     present = sum(n > 0 for n in counts)
     if size > total:
-        raise BadInput("data", "subset", f"{size} training images were asked for, there are {total}",
-                       f"give at most {total}, or 0 for all")
+        raise BadInput(
+            "data",
+            "subset",
+            f"{size} training images were asked for, there are {total}",
+            f"give at most {total}, or 0 for all",
+        )
     if size < present:
-        raise BadInput("data", "subset", f"{size} training images cannot hold all {present} classes",
-                       f"give at least {present}")
+        raise BadInput(
+            "data", "subset", f"{size} training images cannot hold all {present} classes", f"give at least {present}"
+        )
     chosen = drawn(raw.train_labels, shares(counts, size), seed_of(seed, "subset"))
     note = f"{size} of {total} training images are used, each class in its share (seed {seed})"
     return raw._replace(train=raw.train[chosen], train_labels=raw.train_labels[chosen], notes=(*raw.notes, note))

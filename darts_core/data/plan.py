@@ -83,19 +83,35 @@ class Plan:
         for field, size, split, what in uses:
             there = len(self.members[split])
             if not there:
-                raise BadInput("data", "train_portion", f"no training images are left for the {what}",
-                               "change train_portion, or use more images")
+                raise BadInput(
+                    "data",
+                    "train_portion",
+                    f"no training images are left for the {what}",
+                    "change train_portion, or use more images",
+                )
             if size < 1:
                 raise BadInput("data", field, f"a batch of {size} images cannot be made", "give at least 1")
             if size > there:
-                raise BadInput("data", field, f"a batch of {size} is larger than the {there} images for the {what}",
-                               f"give at most {there}, or use more images")
+                raise BadInput(
+                    "data",
+                    field,
+                    f"a batch of {size} is larger than the {there} images for the {what}",
+                    f"give at most {there}, or use more images",
+                )
         if not 0 <= self.cutout <= max(H, W):
-            raise BadInput("data", "cutout", f"a hole of {self.cutout} pixels does not fit images of {W}x{H}",
-                           f"give 0 to {max(H, W)}")
+            raise BadInput(
+                "data",
+                "cutout",
+                f"a hole of {self.cutout} pixels does not fit images of {W}x{H}",
+                f"give 0 to {max(H, W)}",
+            )
         if not 0 <= self.pad < min(H, W):
-            raise BadInput("data", "pad", f"a shift of {self.pad} pixels is too far for images of {W}x{H}",
-                           f"give 0 to {min(H, W) - 1}")
+            raise BadInput(
+                "data",
+                "pad",
+                f"a shift of {self.pad} pixels is too far for images of {W}x{H}",
+                f"give 0 to {min(H, W) - 1}",
+            )
 
     def size(self, split: Split) -> int:
         """How many images the split has."""
@@ -177,11 +193,19 @@ def portions(N: int, train: float, arch: float | None) -> tuple[int, int]:
     1e-9 forgives 1/3.
     """
     if not 0 < train < 1:
-        raise BadInput("data", "train_portion", f"{train} of the training images cannot go to the weights",
-                       "give a number between 0 and 1")
+        raise BadInput(
+            "data",
+            "train_portion",
+            f"{train} of the training images cannot go to the weights",
+            "give a number between 0 and 1",
+        )
     if arch is not None and not 0 < arch <= 1 - train + 1e-9:
-        raise BadInput("data", "arch_portion", f"{arch} of the training images are not left for the alphas",
-                       f"give a number above 0 and at most {1 - train:.4g}")
+        raise BadInput(
+            "data",
+            "arch_portion",
+            f"{arch} of the training images are not left for the alphas",
+            f"give a number above 0 and at most {1 - train:.4g}",
+        )
     first = int(train * N + 1e-9)
     return first, N - first if arch is None else min(int(arch * N + 1e-9), N - first)
 

@@ -109,8 +109,12 @@ def place_of(name: str, source: Source, path: str | Path | None) -> Path:
             raise BadInput("data", "path", f"data set {name} needs one", "set path to its folder or file")
         return DOWNLOADS
     if not source.takes_path:
-        raise BadInput("data", "path", f"data set {name} comes with the package and needs none",
-                       "leave path out, or choose folder or npz")
+        raise BadInput(
+            "data",
+            "path",
+            f"data set {name} comes with the package and needs none",
+            "leave path out, or choose folder or npz",
+        )
     place = Path(path).expanduser()
     try:
         if place.exists():
@@ -242,16 +246,24 @@ class Files:
             if md5(data) == archive.md5:
                 return data
             reason = "what arrived has the wrong checksum"
-        raise BadInput("data", self.kind, f"{archive.name} could not be downloaded, is there a network? ({reason})",
-                       f"{self.by_hand()}, or choose digits, which needs no download")
+        raise BadInput(
+            "data",
+            self.kind,
+            f"{archive.name} could not be downloaded, is there a network? ({reason})",
+            f"{self.by_hand()}, or choose digits, which needs no download",
+        )
 
     def unpack(self, maker: Any) -> tuple[Any, Any]:
         """The training and the test set, after torchvision has checked and unpacked the archives."""
         try:
             return maker(self.root, train=True, download=True), maker(self.root, train=False)
         except PermissionError as error:
-            raise BadInput(self.root, "path", "nothing can be written here, and the data set must be unpacked",
-                           "copy the folder to a place of your own") from error
+            raise BadInput(
+                self.root,
+                "path",
+                "nothing can be written here, and the data set must be unpacked",
+                "copy the folder to a place of your own",
+            ) from error
         except OSError as error:
             raise io.disk_error(error, self.root, 2 * MAX_DOWNLOAD) from error
         except Exception as error:  # see read_published
@@ -262,8 +274,12 @@ class Files:
         return f"put {', '.join(others) + ' and ' if others else ''}{last} into {self.folder} by hand"
 
     def damaged(self) -> BadInput:
-        return BadInput(self.unpacked, self.kind, "some files are missing or differ from the published ones",
-                        f"remove this folder and try again, or {self.by_hand()}")
+        return BadInput(
+            self.unpacked,
+            self.kind,
+            "some files are missing or differ from the published ones",
+            f"remove this folder and try again, or {self.by_hand()}",
+        )
 
 
 def fetched(address: str, progress: Progress) -> bytes:

@@ -2,7 +2,8 @@
 
 What makes it fast, all of it exact:
 
-- Operations of all edges that leave one state are computed together: one depthwise call and one grouped 1x1 call over all
+- Operations of all edges that leave one state are computed together: one depthwise call and one grouped 1x1 call over
+all
   their channels, one batch norm over the concatenation.
 - Pools, their batch norm, ReLU and identity depend on the state alone: once per state, not per edge.
 - `none` contributes nothing and is left out; images lie channels-last, which CPU and GPU kernels prefer.
@@ -44,7 +45,9 @@ class Fan(nn.Module):
         self.stride, self.ops = stride, cell.ops
         self.edges = [e for e, (s, _) in enumerate(cell.edges) if s == source]
         self.members = {  # operation -> which of this fan's edges may hold it
-            op: [k for k, e in enumerate(self.edges) if cell.legal[e][o]] for o, op in enumerate(cell.ops) if op != "none"
+            op: [k for k, e in enumerate(self.edges) if cell.legal[e][o]]
+            for o, op in enumerate(cell.ops)
+            if op != "none"
         }
         packed: dict[str, nn.ParameterDict] = {}
         for op, members in self.members.items():
@@ -99,7 +102,9 @@ class Fan(nn.Module):
             y = self._separable(F.relu(y), stacks["5"], stacks["6"], 1, 1, count)  # type: ignore[index]
         return _spread(y, count)
 
-    def _separable(self, x: Tensor, depthwise: Tensor, pointwise: Tensor, dilation: int, stride: int, count: int) -> Tensor:
+    def _separable(
+        self, x: Tensor, depthwise: Tensor, pointwise: Tensor, dilation: int, stride: int, count: int
+    ) -> Tensor:
         """(N, count*C, H, W): depthwise, 1x1 within each edge, batch norm."""
         padding = dilation * (depthwise.shape[-1] - 1) // 2
         y = F.conv2d(x, depthwise, None, stride, padding, dilation, groups=x.shape[1])
@@ -107,7 +112,8 @@ class Fan(nn.Module):
 
     def _reduced(self, relu: Tensor, first: Tensor, second: Tensor, count: int) -> Tensor:
         """`FactorizedReduce` for all members at once."""
-        halves = [F.conv2d(part, w, stride=2) for part, w in zip(ops.reduction_halves(relu), (first, second), strict=True)]
+        x, shifted = ops.reduction_halves(relu)
+        halves = F.conv2d(x, first, stride=2), F.conv2d(shifted, second, stride=2)
         joined = torch.cat([_spread(half, count) for half in halves], dim=-1)  # (N, H', W', count, C)
         N, H, W, E, C = joined.shape
         return _spread(ops.batch_statistics(joined.reshape(N, H, W, E * C).permute(0, 3, 1, 2)), count)
@@ -123,7 +129,8 @@ class FastCell(nn.Module):
         self.preprocess0, self.preprocess1 = reference.preprocess0, reference.preprocess1
         reduces = reference.kind == "reduce"
         sources = sorted({source for source, _ in cell.edges})
-        self.fans = nn.ModuleDict({str(s): Fan(cell, s, 2 if reduces and s < cell.inputs else 1, reference) for s in sources})
+        strides = {s: 2 if reduces and s < cell.inputs else 1 for s in sources}
+        self.fans = nn.ModuleDict({str(s): Fan(cell, s, stride, reference) for s, stride in strides.items()})
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Tensor, drop: Mapping[str, Tensor]) -> Tensor:
         states = [self.preprocess0(s0), self.preprocess1(s1)]
@@ -187,8 +194,10 @@ def _stack(modules: Sequence[nn.Module], layer: str) -> Tensor:
 
 
 def _pointwise(x: Tensor, weight: Tensor, count: int) -> Tensor:
-    """Grouped 1x1 convolution, weight (count*C, C, 1, 1). For few channels one dense product with a block-diagonal matrix:
-    its extra zeros cost less than the grouped kernel's overhead (measured 3 times faster at 8 to 32 channels)."""
+    """Grouped 1x1 convolution, weight (count*C, C, 1, 1). For few channels one dense product with a block-diagonal
+    matrix: its extra zeros cost less than the grouped kernel's overhead (measured 3 times faster at 8 to 32
+    channels).
+    """
     K = x.shape[1]
     if K > DENSE_AT_MOST or x.is_cuda:
         return F.conv2d(x, weight, groups=count)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from darts_core import ops
-from darts_core.nets import skeleton
 from darts_core.mix import Mix
+from darts_core.nets import skeleton
 from darts_core.space import CellSpec, SearchSpace
 
 

@@ -8,8 +8,8 @@
 | `cells.3.edges.7.candidates.sep_conv_3x3.5.weight`| `cells.3._ops.7._ops.4.op.5.weight`    |
 | `cells.3.edges.0.candidates.skip_connect.bn`      | `cells.3._ops.0._ops.3.bn`             |
 
-The second number after `_ops` is the operation's column. Running statistics of the released supernet have no counterpart
-here (see `BatchStatistics`); no gradient and no derived cell depends on them.
+The second number after `_ops` is the operation's column. Running statistics of the released supernet have no
+counterpart here (see `BatchStatistics`); no gradient and no derived cell depends on them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def from_original(name: str, ops: Sequence[str]) -> str:
     if found := re.fullmatch(r"(cells\.\d+)\._ops\.(\d+)\._ops\.(\d+)\.(?:op\.)?(.+)", name):
         cell, edge, column, rest = found.groups()
         if int(column) >= len(ops):
-            raise BadInput("checkpoint", name, f"has operation {column}, the cell has {len(ops)}", "use the space it was made with")
+            what = f"has operation {column}, the cell has {len(ops)}"
+            raise BadInput("checkpoint", name, what, "use the space it was made with")
         return f"{cell}.edges.{edge}.candidates.{ops[int(column)]}.{rest}"
     return re.sub(r"(preprocess[01])\.op\.", r"\1.", name)
 

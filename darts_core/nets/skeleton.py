@@ -1,6 +1,7 @@
 """What supernet and derived network share: the stem, the width and kind of each cell, and the preprocessing of inputs.
 
-Source: DARTS (Liu et al. 2019, section 3.1.1 and appendix A.1): reduction cells double the channels and halve the image.
+Source: DARTS (Liu et al. 2019, section 3.1.1 and appendix A.1): reduction cells double the channels and halve the
+image.
 """
 
 from __future__ import annotations

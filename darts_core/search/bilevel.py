@@ -1,8 +1,8 @@
 """The loop: one architecture step, one weight step, over and over, as a generator of events (paper, algorithm 1).
 
-Order of operations, optimisers, schedule and clipping follow the authors' code: alphas move first, at the present weights;
-the weight step that follows sees the new alphas; the rate falls along a cosine once per epoch. Here each epoch walks a
-permutation of the architecture split, where the original draws a fresh random batch each step.
+Order of operations, optimisers, schedule and clipping follow the authors' code: alphas move first, at the present
+weights; the weight step that follows sees the new alphas; the rate falls along a cosine once per epoch. Here each
+epoch walks a permutation of the architecture split, where the original draws a fresh random batch each step.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Search:
     def one_step(self) -> Step:
         """One architecture step (where the method wants one), then one weight step."""
         weights_batch = self.task.batch("weights", self.epoch, self.index)
-        numbers = dict.fromkeys(STEP_METRICS, math.nan)
+        numbers: dict[str, float] = dict.fromkeys(STEP_METRICS, math.nan)
         numbers["w_lr"], numbers["a_lr"] = cosine(self.config, self.epoch), self.config.a_lr
         flags = 0
         if self.method.when(self.moment("arch")):

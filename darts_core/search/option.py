@@ -1,4 +1,6 @@
-"""A method's options, read off its factory's signature: `name: Annotated[type, Range or Choice, "one sentence"] = default`."""
+"""A method's options, read off its factory's signature: `name: Annotated[type, Range or Choice, "one sentence"] =
+default`.
+"""
 
 from __future__ import annotations
 

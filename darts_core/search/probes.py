@@ -16,8 +16,8 @@ AlphaLoss = Callable[[Alphas], Tensor]  # the validation loss on a fixed batch, 
 def alpha_hessian(loss: AlphaLoss, alphas: Alphas, decay: float = 0.0) -> np.ndarray:
     """The Hessian of the validation loss over all legal operation logits, exact, (entries, entries), symmetric.
 
-    Row by row through a second backward pass; the alphas' weight decay stands on the diagonal, as in the RobustDARTS code
-    (Zela et al. 2020, section 4). Entries are ordered by kind, edge, operation.
+    Row by row through a second backward pass; the alphas' weight decay stands on the diagonal, as in the RobustDARTS
+    code (Zela et al. 2020, section 4). Entries are ordered by kind, edge, operation.
     """
     leaves = alphas.leaves()
     tensors = list(leaves.ops.values())

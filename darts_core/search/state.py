@@ -24,7 +24,7 @@ SCHEMA = 1
 
 @dataclass
 class State:
-    """A search between two steps. `index` counts finished steps of `epoch`; `step` counts them over the whole search."""
+    """A search between two steps. `index` counts finished steps of `epoch`, `step` those of the whole search."""
 
     step: int
     epoch: int

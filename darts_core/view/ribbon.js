@@ -45,7 +45,7 @@ function mountRibbon(host, options = {}) {
     fade();
     describe();
     cancelAnimationFrame(frame);
-    const tween = reduced.matches ? 0 : next.tween ?? 0;
+    const tween = reduced.matches ? 0 : (next.tween ?? 0);
     if (!began || !tween) return draw(target);
     from = shownWeights();
     const start = performance.now();
@@ -142,7 +142,10 @@ function mountRibbon(host, options = {}) {
       const row = weights.subarray(e * n, e * n + n);
       const moved = row.some((weight, o) => Math.abs(weight - part.drawn[o]) > STILL);
       if (!moved && !(weights === target && row.some((weight, o) => weight !== part.drawn[o]))) return;
-      const whole = Math.max(1, row.reduce((sum, weight) => sum + weight, 0));
+      const whole = Math.max(
+        1,
+        row.reduce((sum, weight) => sum + weight, 0),
+      );
       let offset = -WIDE / 2;
       row.forEach((weight, o) => {
         const thick = (WIDE * weight) / whole;
@@ -170,7 +173,10 @@ function mountRibbon(host, options = {}) {
     parts.forEach((part, e) => {
       const row = Array.from(target.subarray(e * n, e * n + n));
       const order = row.map((_, o) => o).sort((a, b) => row[b] - row[a]);
-      const said = order.slice(0, 3).map((o) => `${data.ops[o]} ${Math.round(100 * row[o])} %`).join(", ");
+      const said = order
+        .slice(0, 3)
+        .map((o) => `${data.ops[o]} ${Math.round(100 * row[o])} %`)
+        .join(", ");
       const total = row.reduce((sum, weight) => sum + weight, 0);
       const sum = Math.abs(total - 1) < 0.005 ? "" : ` (weights sum to ${total.toFixed(2)})`;
       const [source, end] = data.edges[e].map((state) => data.states[state]);
@@ -211,7 +217,11 @@ function mountRibbon(host, options = {}) {
     copy.querySelectorAll("*").forEach((node, i) => inline(node, getComputedStyle(originals[i])));
     copy.querySelectorAll(".rb-pick, .rb-halo").forEach((node) => node.remove());
     const { width, height } = data.layout;
-    const ground = element("rect", { width, height, fill: getComputedStyle(root).getPropertyValue("--rb-ground") || "#fff" });
+    const ground = element("rect", {
+      width,
+      height,
+      fill: getComputedStyle(root).getPropertyValue("--rb-ground") || "#fff",
+    });
     copy.prepend(ground);
     copy.setAttribute("xmlns", SVG);
     copy.setAttribute("width", width);
