@@ -138,8 +138,12 @@ def collapse_levels(space: SearchSpace) -> dict[str, Any] | None:
 
 
 def board_js() -> str:
-    """What the browser loads: the ribbon drawing, then the board that uses it."""
-    return (VIEW / "ribbon.js").read_text("utf-8") + (HERE / "board.js").read_text("utf-8")
+    """What the browser loads as one module: the ribbon drawing, then the parts of the board."""
+    parts = [
+        VIEW / "ribbon.js",
+        *(HERE / f"{name}.js" for name in ("board_data", "board_charts", "board_panels", "board")),
+    ]
+    return "\n".join(part.read_text("utf-8") for part in parts)
 
 
 def board_css() -> str:
