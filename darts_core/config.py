@@ -344,7 +344,7 @@ _SHORT = {"a_lr": 0.1, "a_beta2": 0.95, "w_lr": 0.05, "augment": False, "shuffle
 _S2 = {
     **_SHORT, "dataset": "digits", "space": "s2", "nodes": 3, "cells": 4, "reductions": "none", "channels": 8,
     "stem_multiplier": 1, "stem_stride": 2, "batch": 50, "arch_batch": 150, "epochs": 40, "seed": 0,
-    "hessian_every": 5, "hessian_batch": 100,
+    "hessian_every": 5, "hessian_batch": 100, "retrain_epochs": 6, "random_cells": 2,
 }  # fmt: skip
 
 PRESETS: Mapping[str, Preset] = {
