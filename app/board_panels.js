@@ -459,16 +459,17 @@ function edgePanel(board, chart) {
       .map((_, o) => o)
       .filter((o) => weights[o] >= 0.005)
       .sort((a, b) => weights[b] - weights[a]);
-    const parts = order
-      .slice(0, 4)
-      .flatMap((o, i) => [
-        i ? " + " : "",
-        make(
-          "span",
-          { class: "db-term", style: `border-color:${spec.colours[o]}` },
-          `${weights[o].toFixed(3)} ${spec.ops[o]}(x)`,
-        ),
-      ]);
+    const parts = order.slice(0, 4).flatMap((o, i) => [
+      i ? " + " : "",
+      make(
+        "span",
+        {
+          class: board.op && board.op !== spec.ops[o] ? "db-term db-dim" : "db-term",
+          style: `border-color:${spec.colours[o]}`,
+        },
+        `${weights[o].toFixed(3)} ${spec.ops[o]}(x)`,
+      ),
+    ]);
     const rest = weights.filter((w, o) => !order.slice(0, 4).includes(o) && w > 0).length;
     terms.replaceChildren("\u014D(x) = ", ...parts, rest ? ` + ${rest} smaller` : "");
     const relaxed = alphas ? softmaxFits(weights, alphas, spec.legal[edge], board.temperature) : true;
@@ -572,14 +573,16 @@ function heatPanel(board) {
       const mix = board.mix(kind);
       const { best, kept } = strongest(spec, mix);
       const n = spec.ops.length;
-      cells.forEach(({ tile, box, edge, op }, i) => {
+      cells.forEach((cell, i) => {
         const e = Math.floor(i / n);
-        const opacity = clamp(mix[i], 0, 1).toFixed(3);
-        if (tile.style.opacity !== opacity) {
-          tile.style.opacity = opacity;
-          box.title = `${edge}: ${op} ${percent(mix[i], 1)}`;
+        const said = `${cell.edge}: ${cell.op} ${percent(mix[i], 1)}`;
+        if (cell.said !== said) {
+          cell.said = said;
+          cell.tile.style.opacity = clamp(mix[i], 0, 1).toFixed(3);
+          cell.box.title = said;
         }
-        box.classList.toggle("db-kept", Boolean(board.records?.count) && kept[e] === 1 && best[e] === i % n);
+        cell.box.classList.toggle("db-kept", Boolean(board.records?.count) && kept[e] === 1 && best[e] === i % n);
+        cell.box.classList.toggle("db-dim", Boolean(board.op) && board.op !== cell.op);
       });
     }
   }
@@ -655,7 +658,7 @@ function weightsTable(board, kind) {
   );
   return make(
     "table",
-    {},
+    { class: "db-weights" },
     make("caption", {}, `${spec.title}: weight of each operation on each edge`),
     head,
     make("tbody", {}, ...rows),

@@ -249,6 +249,7 @@ def test_pointing_at_an_operation_lights_it_everywhere(still: tuple[Page, Stage]
     bright = page.locator("[data-chart=shares] .js-fill:not(.db-dim)").evaluate_all("a => a.map(n => n.style.fill)")
     assert bright == ["rgb(0, 158, 115)"]
     assert page.locator(".db-barrow[data-op].db-dim").count() == 7
+    assert page.locator(".db-tile.db-dim").count() == 14 * 7
     page.mouse.move(0, 0)
     expect(page.locator(".rb.rb-pointing")).to_have_count(0)
 
