@@ -25,6 +25,7 @@ from darts_core.drive import branch as make_branch
 from darts_core.drive import drive, new_run
 from darts_core.errors import BadInput
 from darts_core.events import (
+    KINDS,
     Alarm,
     Applied,
     Epoch,
@@ -41,7 +42,7 @@ from darts_core.events import (
 from darts_core.export import EXPORTS, SUFFIXES
 from darts_core.export import export as export_bytes
 from darts_core.genotype import Genotype
-from darts_core.runs import RunReader, RunWriter, list_runs, runs_root
+from darts_core.runs import RunReader, RunWriter, list_runs, runs_root, send_order
 from darts_core.space import SearchSpace
 
 PROGRAM = "python -m darts_core"
@@ -203,6 +204,24 @@ def repeat(run: str, name: Name = None, runs: Runs = None, as_json: Json = False
     if as_json:
         print(json.dumps({"run": writer.name, **told}))
     raise typer.Exit(code if code else 0 if told["identical"] else 1)
+
+
+@app.command()
+def order(
+    run: str,
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
+    setting: Annotated[str | None, typer.Argument(metavar="[NAME=VALUE]", help="For set: what to change.")] = None,
+    runs: Runs = None,
+) -> None:
+    """Steer a running search from here: pause, resume, one step, stop, a checkpoint, or set NAME=VALUE."""
+    name, value = next(iter(_assignments([setting] if setting else None).items()), (None, None))
+    if (kind == "set") != (name is not None):
+        raise BadInput("order", kind, "set needs NAME=VALUE, the others take nothing", "for example: set a_lr=0.01")
+    root = runs_root(runs)
+    if not RunReader(root, run).status().alive:
+        raise BadInput(f"run {run}", "", "no process is running it", f"go on with {PROGRAM} resume {run}")
+    send_order(root, run, kind, name=name, value=value)
+    console.print(f"{kind} is ordered; the run answers at its next step", markup=False)
 
 
 @app.command()

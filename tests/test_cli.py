@@ -254,6 +254,13 @@ def test_a_run_folder_cut_off_anywhere_never_gives_a_traceback(
             assert len(said.err.strip().splitlines()) == 1
 
 
+def test_an_order_to_a_run_that_nobody_runs_is_one_sentence(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("order", "one", "pause", "--runs", root) == 2
+    assert "no process is running it" in capsys.readouterr().err
+    assert run("order", "one", "set", "--runs", root) == 2
+    assert "NAME=VALUE" in capsys.readouterr().err
+
+
 def test_ctrl_c_stops_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "darts_core"]
     words = [*command, "search", *QUICK, "--set", "epochs=25", "--name", "long", "--runs", str(tmp_path)]
