@@ -8,6 +8,7 @@
    board_data.js, board_charts.js, board_panels.js and this one. */
 
 const RETRY = 1000; // milliseconds before the next try to connect
+const LOOK_AGAIN = 3000; // the same for a run that failed or was stopped: somebody may resume it
 const CHART_NAMES = ["shares", "loss", "accuracy", "entropy", "eigenvalue"];
 
 // Feed
@@ -23,7 +24,6 @@ class Feed {
   }
 
   start() {
-    this.ended = false;
     if (this.position === null) this.fetchHistory();
     else this.listen();
   }
@@ -39,9 +39,11 @@ class Feed {
     this.source = null;
   }
 
-  /** Where the search was resumed after its end, listen again. */
+  /** The page ran again: perhaps the search was resumed. */
   wake() {
-    if (this.ended && !this.stopped) this.start();
+    if (!this.ended || this.stopped) return;
+    this.close();
+    this.listen();
   }
 
   async fetchHistory() {
@@ -67,13 +69,21 @@ class Feed {
         if (event.lastEventId) this.position = event.lastEventId;
         take(event.data);
       });
-    source.onopen = () => this.board.takeLink("live");
+    source.onopen = () => this.ended || this.board.takeLink("live");
     on("steps", (data) => this.board.takeSteps(bytesOfBase64(data)));
     on("events", (data) => this.board.takeEvents(JSON.parse(data)));
-    on("status", (data) => this.board.takeStatus(JSON.parse(data)));
+    on("status", (data) => this.takeStatus(JSON.parse(data)));
     on("reset", () => this.restart());
     on("end", () => this.end());
     source.onerror = () => this.source === source && this.again("");
+  }
+
+  takeStatus(status) {
+    if (this.ended && !STALE[status.state]) {
+      this.ended = false;
+      this.board.takeLink("live");
+    }
+    this.board.takeStatus(status);
   }
 
   /** The recorded past changed (a tail was moved aside): begin from nothing. */
@@ -87,13 +97,14 @@ class Feed {
     this.close();
     this.ended = true;
     this.board.takeLink("ended");
+    if (this.board.stateName !== "finished") this.timer = setTimeout(() => this.listen(), LOOK_AGAIN);
   }
 
   again(why) {
     this.close();
     if (this.stopped) return;
-    this.board.takeLink("down", why);
-    this.timer = setTimeout(() => this.start(), RETRY);
+    if (!this.ended) this.board.takeLink("down", why);
+    this.timer = setTimeout(() => this.start(), this.ended ? LOOK_AGAIN : RETRY);
   }
 }
 
@@ -193,7 +204,7 @@ class Board {
     this.data = { ...this.data, rows: data.rows, view: data.view };
     if (asked) this.takeView(data.view);
     if (data.rows !== null) this.takeRows(data.rows);
-    else if (data.status && !STALE[data.status.state]) this.feed?.wake();
+    else this.feed?.wake();
   }
 
   takeView({ cell, show, edge, step, play, speed }) {

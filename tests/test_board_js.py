@@ -400,6 +400,19 @@ def test_a_tail_that_could_not_be_repeated_is_replaced(plotly_kept: Any) -> None
         assert np.allclose(mix, other["mix.normal"][5].ravel())
 
 
+def test_a_failed_run_that_is_resumed_comes_back_to_life_by_itself(plotly_kept: Any) -> None:
+    stage = made_up_run(count=60)
+    with opened(plotly_kept, stage) as page:
+        shown(page, 60)
+        stage.change(state="failed", message="loss became NaN at step 60")
+        expect(page.locator(".db-link")).to_have_text("complete")
+        expect(page.locator(".db-status")).to_contain_text("loss became NaN at step 60")
+        stage.add(made_up_steps(stage.space, 120)[60:])
+        stage.change(state="running", message="")
+        expect(page.locator(BOARD)).to_have_attribute("data-step", "120")
+        expect(page.locator(".db-link")).to_have_text("live")
+
+
 def test_letting_go_of_every_second_record_keeps_the_newest_and_the_order(plotly_kept: Any) -> None:
     stage = made_up_run(count=61)
     with opened(plotly_kept, stage) as page:
