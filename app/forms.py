@@ -25,11 +25,7 @@ GROUPS = {
 def ask(setting: Setting, now: Scalar, key: str, choices: Iterable[str] = ()) -> Any:
     """One field that holds `now`; returns what the form says."""
     label = setting.doc.rstrip(".")
-    hint = (
-        f"`{setting.name}`"
-        + (f", {setting.span}" if setting.span else "")
-        + f"; usually {amount(setting.default)}"
-    )
+    hint = f"`{setting.name}`" + (f", {setting.span}" if setting.span else "") + f"; usually {amount(setting.default)}"
     options = list(setting.choices or choices)
     if options:
         return st.selectbox(
@@ -44,7 +40,7 @@ def ask(setting: Setting, now: Scalar, key: str, choices: Iterable[str] = ()) ->
         low, high = (None if limit is None else int(limit) for limit in (setting.low, setting.high))
         return st.number_input(label, low, high, int(now), step=1, key=key, help=hint)
     low, high = (None if limit is None else float(limit) for limit in (setting.low, setting.high))
-    return st.number_input(label, low, high, float(now), step=_step(float(now)), format="%g", key=key, help=hint)
+    return st.number_input(label, low, high, float(now), step=_step(float(now)), format="%.6g", key=key, help=hint)
 
 
 def ask_all(

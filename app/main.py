@@ -19,9 +19,11 @@ from starlette.middleware import Middleware
 
 from app.gate import LOOPBACK, Gate, link, read_token, refuse_public_bind
 from app.stream import routes
+from app.words import escaped
 from darts_core.errors import BadInput
 from darts_core.runs import runs_root
 
+UNKNOWN = "Something on this page failed. The terminal of the dashboard says what; reload the page to go on."
 stopping = asyncio.Event()  # set when the server is asked to end, so that open streams let it
 
 
@@ -45,6 +47,12 @@ def _end_streams_on_signals(loop: asyncio.AbstractEventLoop) -> None:
         signal.signal(number, end)
 
 
+def in_a_sentence(problem: Exception) -> bool:
+    """What a visitor sees of an exception that a page let through; Streamlit has logged it in the terminal."""
+    st.error(escaped(str(problem)) if isinstance(problem, BadInput) else UNKNOWN, icon=":material/error:")
+    return True
+
+
 try:
     refuse_public_bind(st.get_option("server.address"))
     TOKEN = read_token(runs_root())
@@ -56,4 +64,5 @@ app = st.App(
     routes=routes(stopping),
     middleware=[Middleware(Gate, token=TOKEN, hosts=(*LOOPBACK, *st.get_option("server.allowedHosts")))],
     lifespan=lifespan,
+    on_script_error=in_a_sentence,
 )

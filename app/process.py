@@ -95,7 +95,8 @@ def branch(name: str, root: Path, epoch: int, changes: Mapping[str, Any]) -> Lau
     """Starts a new run from the checkpoint of an epoch of `name`, with some settings changed."""
     with _guard:
         run = free_name(root, f"{name}-e{epoch}"[:58])
-        settings = [part for key, value in changes.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changes.items()}
+        settings = [part for key, text in texts.items() for part in ("--set", f"{key}={text}")]
         command = ("branch", name, "--epoch", str(epoch), "--name", run, "--runs", str(root), *settings)
         return _launch(run, command, spare_cores())
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from darts_core.config import PRESETS
 from darts_core.genotype import Genotype
 
 STATES = {
@@ -16,6 +17,7 @@ STATES = {
     "stopped": ("stopped", "gray"),
     "failed": ("failed", "red"),
     "interrupted": ("interrupted", "red"),
+    "silent": ("silent", "gray"),
     "corrupt": ("cannot be read", "red"),
 }
 SLOW = 2.0  # seconds without anything new, from which the page says so
@@ -55,6 +57,21 @@ def progress(status: Mapping[str, Any]) -> str:
         if status["silent_s"] > SLOW:
             parts.append(f"last update {status['silent_s']:.0f} s ago")
     return ", ".join(parts)
+
+
+def preset_of(config: Mapping[str, Any]) -> str | None:
+    """The preset that a configuration is, whatever its seed; None when something else was changed."""
+    for name, preset in PRESETS.items():
+        known = preset.config().to_dict()
+        if all(config.get(key) == value for key, value in known.items() if key not in ("seed", "threads", "device")):
+            return name
+    return None
+
+
+def heading(info: Mapping[str, Any]) -> str:
+    """The title that a run was given, else that of its preset, else its name."""
+    preset = preset_of(info["config"])
+    return info["title"] if info["title"] != info["name"] or preset is None else PRESETS[preset].title
 
 
 def described(info: Mapping[str, Any]) -> str:

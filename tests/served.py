@@ -42,7 +42,19 @@ class Server:
     def start(self, seconds: float = 60) -> Server:
         """Starts it (again on the same port, after the first time) and waits until the link is printed."""
         command = [sys.executable, "-m", "app.launch", "--no-browser", "--runs", str(self.runs)]
-        command += ["--port", str(self.port or 18501), *self.arguments]
+        return self._launch([*command, "--port", str(self.port or 18501), *self.arguments], seconds)
+
+    @contextmanager
+    def streamlit(self) -> Iterator[Server]:
+        """The same, started with `streamlit run`."""
+        self.environment["DARTS_RUNS"] = str(self.runs)
+        command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app" / "main.py"), "--server.port", "18601"]
+        try:
+            yield self._launch(command, 60)
+        finally:
+            self.close()
+
+    def _launch(self, command: list[str], seconds: float) -> Server:
         variables = {key: value for key, value in os.environ.items() if not key.startswith(("DARTS_", "STREAMLIT_"))}
         self.process = subprocess.Popen(
             command,

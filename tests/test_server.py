@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,9 @@ def block(answer: httpx.Response) -> tuple[dict[str, Any], np.ndarray]:
     return head, rows
 
 
-def told(client: httpx.Client, path: str, last_event_id: str = "", until: str = "end") -> Iterator[tuple[str, str, bytes]]:
+def told(
+    client: httpx.Client, path: str, last_event_id: str = "", until: str = "end"
+) -> Iterator[tuple[str, str, bytes]]:
     """(position, kind, data) of each server-sent event, up to one of kind `until`."""
     headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
     with client.stream("GET", path, headers=headers) as answer:
@@ -83,7 +86,9 @@ def steps_in(data: bytes, dtype: np.dtype) -> list[int]:
 
 def test_only_loopback_listens(server: Server) -> None:
     assert server.process is not None
-    listening = [c.laddr for c in psutil.Process(server.process.pid).net_connections() if c.status == psutil.CONN_LISTEN]
+    listening = [
+        c.laddr for c in psutil.Process(server.process.pid).net_connections() if c.status == psutil.CONN_LISTEN
+    ]
     assert [tuple(address) for address in listening] == [("127.0.0.1", server.port)]
 
 
@@ -119,9 +124,13 @@ def test_without_the_token_every_path_is_the_same_refusal(server: Server, path: 
         assert "secret" not in answer.text and "printed" in answer.text
 
 
-@pytest.mark.parametrize("headers", [{"host": "evil.example"}, {"origin": "http://evil.example"}, {"origin": "http://localhost:1"}])
+@pytest.mark.parametrize(
+    "headers", [{"host": "evil.example"}, {"origin": "http://evil.example"}, {"origin": "http://localhost:1"}]
+)
 @pytest.mark.parametrize("path", ["/", "/darts/runs/secret-run/history", "/darts/runs/secret-run/stream"])
-def test_a_foreign_host_or_origin_is_refused_with_the_cookie_too(client: httpx.Client, path: str, headers: dict[str, str]) -> None:
+def test_a_foreign_host_or_origin_is_refused_with_the_cookie_too(
+    client: httpx.Client, path: str, headers: dict[str, str]
+) -> None:
     answer = client.get(path, headers=headers)
     assert 400 <= answer.status_code < 500 and "secret" not in answer.text
 
@@ -146,7 +155,13 @@ def test_the_websocket_is_behind_the_gate(server: Server, client: httpx.Client) 
 
 @pytest.mark.parametrize(
     "path",
-    ["/darts/runs/..%2fsecret-run/history", "/darts/runs/..%2f..%2fetc/stream", "/..%2f..%2fetc/passwd", "/%2e%2e/x", "/a%5cb"],
+    [
+        "/darts/runs/..%2fsecret-run/history",
+        "/darts/runs/..%2f..%2fetc/stream",
+        "/..%2f..%2fetc/passwd",
+        "/%2e%2e/x",
+        "/a%5cb",
+    ],
 )
 def test_a_path_that_leads_elsewhere_is_refused(client: httpx.Client, path: str) -> None:
     assert 400 <= client.get(path).status_code < 500
@@ -170,7 +185,10 @@ def test_plotly_is_the_installed_one_and_may_be_kept(client: httpx.Client) -> No
 
 
 def test_without_pages_for_agents_or_metrics_nothing_more_is_served(client: httpx.Client) -> None:
-    assert client.get("/_stcore/agent").status_code in (200, 404)  # 200: the page itself, which answers unknown addresses
+    assert client.get("/_stcore/agent").status_code in (
+        200,
+        404,
+    )  # 200: the page itself, which answers unknown addresses
     assert "secret-run" not in client.get("/_stcore/agent").text
 
 
@@ -222,19 +240,17 @@ def test_a_reconnect_goes_on_without_gaps_or_doubles(server: Server, client: htt
         dtype = RunReader(server.runs, name).layout.dtype
         head, rows = block(client.get(f"/darts/runs/{name}/history"))
         steps, lines = rows["step"].tolist(), len(head["events"])
-        position, ended, reconnects = head["position"], False, 0
-        while not ended:
-            seen = 0
-            for position, kind, data in told(client, f"/darts/runs/{name}/stream?after={head['position']}", position):
+        position, kind, reconnects = head["position"], "", -1
+        while kind != "end":
+            reconnects += 1
+            path = f"/darts/runs/{name}/stream?after={head['position']}"
+            heard = list(islice(told(client, path, position), 5))
+            for _, kind, data in heard:
                 if kind == "steps":
                     steps += steps_in(data, dtype)
                 if kind == "events":
                     lines += len(json.loads(data))
-                ended = kind == "end"
-                seen += 1
-                if seen == 5:
-                    reconnects += 1
-                    break
+            position = heard[-1][0]
     assert steps == list(range(1, 81)) and reconnects > 2
     assert lines == len(RunReader(server.runs, name).events()[0])
 
@@ -306,3 +322,20 @@ def test_ctrl_c_ends_it_though_a_stream_is_open_and_a_restart_keeps_the_cookie(t
         assert "Traceback" not in running.printed
         running.start()
         assert client.get("/").status_code == 200, "the page that was open before is let in again"
+
+
+def test_streamlit_run_works_and_prints_the_link(tmp_path: Path) -> None:
+    with Server(tmp_path / "runs").streamlit() as running, running.client() as client:
+        assert client.get("/").status_code == 200
+        assert httpx.get(running.address).status_code == 403
+
+
+def test_streamlit_run_refuses_a_public_address_in_one_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app" / "main.py"), "--server.port", "18650"]
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("DARTS_TOKEN")}
+    variables |= {"DARTS_RUNS": str(tmp_path)}
+    public = subprocess.run(
+        [*command, "--server.address", "0.0.0.0"], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60
+    )
+    assert public.returncode != 0
+    assert "can be reached from other machines" in public.stderr and "Traceback" not in public.stderr

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,21 @@ import streamlit as st
 from app import process, stream
 from app.board import board, build_board_data
 from app.forms import ask, ask_all
-from app.words import STATES, about, amount, described, escaped, in_words, noise, progress, result
+from app.words import (
+    STATES,
+    about,
+    amount,
+    described,
+    escaped,
+    heading,
+    in_words,
+    noise,
+    preset_of,
+    progress,
+    result,
+)
 from darts_core import runs
-from darts_core.config import PRESETS, SETTINGS, SearchConfig, catalogue, steerable
+from darts_core.config import PRESETS, SearchConfig, catalogue, settings_of, steerable
 from darts_core.errors import BadInput
 from darts_core.genotype import Genotype
 from darts_core.view import dot, svg
@@ -105,11 +117,9 @@ def took(name: str, created: float) -> tuple[dict[str, Any], float] | None:
 
 def seconds_here(preset: str) -> tuple[float | None, str]:
     """How long a preset takes: measured on this machine when it ran here before, else the table's estimate."""
-    config = PRESETS[preset].config().to_dict()
-    same = {name: config[name] for name in config if name not in ("seed", "threads", "device")}
     for run in [run for run in summaries() if run.state == "finished"][:10]:
         measured = took(run.name, run.created)
-        if measured and all(measured[0].get(name) == known for name, known in same.items()):
+        if measured and preset_of(measured[0]) == preset:
             return measured[1], "as the last time on this machine"
     return PRESETS[preset].seconds, "estimated for 2 cores"
 
@@ -130,11 +140,13 @@ def new_search() -> None:
     seconds, known = seconds_here(chosen)
     if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch", key="start"):
         start(PRESETS[chosen].config())
-    st.caption(f"{about(seconds).capitalize()}, {known}." if seconds else "Hours without a GPU.")
+    busy = sum(run.state == "running" for run in summaries())
+    shared = f" {busy} other {'search shares' if busy == 1 else 'searches share'} the cores now." if busy else ""
+    st.caption((f"{about(seconds).capitalize()}, {known}." if seconds else "Hours without a GPU.") + shared)
     with st.expander("All settings"), st.form(f"settings-{chosen}", border=False):
         values = PRESETS[chosen].config().to_dict()
         choices = {"dataset": catalogue()["datasets"], "strategy": catalogue()["strategies"]}
-        options = {**SETTINGS, **steerable(str(values["strategy"]))}
+        options = settings_of(str(values["strategy"]))
         said = ask_all(options, values, chosen, choices)
         if st.form_submit_button("Start with these settings", type="primary", width="stretch"):
             try:
@@ -159,9 +171,10 @@ def order(run: str, kind: str, /, *, name: str | None = None, value: Any = None)
     st.session_state.setdefault("orders", {})[sent] = words
 
 
-def answers(events: Events) -> None:
+@st.fragment(run_every=1.0)
+def answers(name: str) -> None:
     """Orders of this page that wait, and the latest that any page gave, with the step where they took effect."""
-    applied = [event for event in events if event["type"] == "applied"]
+    applied = [event for event in stream.feed(name).told() if event["type"] == "applied"]
     waiting = st.session_state.setdefault("orders", {})
     for event in applied:
         waiting.pop(event["id"], None)
@@ -176,16 +189,18 @@ def answers(events: Events) -> None:
             st.badge(f"{escaped(words)}: {escaped(said)}", color="green" if event["accepted"] else "gray")
 
 
-def controls(name: str, status: Mapping[str, Any]) -> None:
-    if status["paused"]:
-        if st.button("Resume", icon=":material/play_arrow:", key="go"):
-            order(name, "resume")
-        if st.button("One step", icon=":material/skip_next:", key="one", help="Makes one step, then waits again."):
-            order(name, "step")
-    elif st.button("Pause", icon=":material/pause:", key="pause", help="The search waits, not only its picture."):
-        order(name, "pause")
-    if st.button("Checkpoint", icon=":material/save:", key="save", help="Saves a state to branch from, now."):
-        order(name, "checkpoint")
+ORDERS = (  # label, icon, order, states in which it makes sense, what it does; a starting search answers later
+    ("Resume", "play_arrow", "resume", ("paused",), "Goes on."),
+    ("One step", "skip_next", "step", ("paused",), "Makes one step, then waits again."),
+    ("Pause", "pause", "pause", ("running",), "The search waits, not only its picture."),
+    ("Checkpoint", "save", "checkpoint", ("running", "paused"), "Saves a state to branch from, now."),
+)
+
+
+def controls(name: str, state: str) -> None:
+    for label, icon, kind, states, does in ORDERS:
+        if state in states and st.button(label, icon=f":material/{icon}:", key=f"order-{kind}", help=does):
+            order(name, kind)
     with st.popover("Stop", icon=":material/stop:"):
         st.write("Stop this search? It derives its cell from where it is now and cannot go on afterwards.")
         if st.button("Stop it", type="primary", key="stop"):
@@ -197,7 +212,7 @@ def head(name: str, drawn: str) -> None:
     """State, progress and controls. `drawn` is the state that the page around it shows; another redraws the page."""
     try:
         source = stream.feed(name)
-        status, events = source.status(), source.told()
+        status = source.status()
     except BadInput as problem:
         trouble(problem)
         return
@@ -211,9 +226,7 @@ def head(name: str, drawn: str) -> None:
         if status["edited"]:
             st.badge("edited", color="gray", icon=":material/edit:", help="Settings were changed while it ran.")
         if alive:
-            controls(name, status)
-    if alive:
-        answers(events)
+            controls(name, status["state"])
     if status["state"] == "starting":
         long_start(name, time.time() - source.reader.info["created"])
 
@@ -245,6 +258,13 @@ def long_start(name: str, seconds: float) -> None:
 
 
 @st.fragment
+def folded(title: str, icon: str, help: str, inside: Callable[..., None], *given: Any) -> None:
+    """A button that opens a panel; what is in the panel is made when it opens, so that it is of now."""
+    with st.popover(title, icon=icon, help=help, key=f"panel-{title}", on_change="rerun") as panel:
+        if panel.open:
+            inside(*given)
+
+
 def steer(name: str, strategy: str, config: Mapping[str, Any]) -> None:
     """Settings that may change while the search runs. Only what differs is sent."""
     try:
@@ -252,8 +272,9 @@ def steer(name: str, strategy: str, config: Mapping[str, Any]) -> None:
     except BadInput as problem:
         trouble(problem)
         return
-    now = dict(config)
-    now |= {e["name"]: e["value"] for e in events if e["type"] == "applied" and e["kind"] == "set" and e["accepted"]}
+    applied = {e["name"]: e["value"] for e in events if e["type"] == "applied" and e["kind"] == "set" and e["accepted"]}
+    # What the form shows: only what differs from it was changed here. Another page may have changed the rest meanwhile.
+    shown = st.session_state.setdefault(f"steered-{name}", {**config, **applied})
     settings = steerable(strategy)
     st.caption("Takes effect at the next step. Every chart gets a mark there; from then on the run is called edited.")
     with st.form(f"steer-{name}", border=False):
@@ -261,19 +282,19 @@ def steer(name: str, strategy: str, config: Mapping[str, Any]) -> None:
         said = {key: columns[i % 2].container() for i, key in enumerate(settings)}
         for key, place in said.items():
             with place:
-                said[key] = ask(settings[key], now.get(key, settings[key].default), f"steer-{name}-{key}")
+                said[key] = ask(settings[key], shown.get(key, settings[key].default), f"steer-{name}-{key}")
         if st.form_submit_button("Apply", type="primary"):
-            changed = {key: new for key, new in said.items() if new != now.get(key)}
+            changed = {key: new for key, new in said.items() if new != shown.get(key)}
             for key, new in changed.items():
                 try:
                     order(name, "set", name=key, value=settings[key].check(new))
                 except BadInput as problem:
                     trouble(problem)
+            shown.update(changed)
             if not changed:
                 st.caption("Nothing was changed.")
 
 
-@st.fragment
 def branch(name: str, config: Mapping[str, Any]) -> None:
     """A new run from a checkpoint of this one."""
     try:
@@ -283,14 +304,11 @@ def branch(name: str, config: Mapping[str, Any]) -> None:
         return
     if not saved:
         st.caption("There is no checkpoint yet; one is saved after every epoch.")
-        st.button("Look again", key="look-again")
         return
     epochs = sorted({event["epoch"] for event in saved}, reverse=True)
     st.caption("The new search starts with the weights and alphas of that epoch; this one stays as it is.")
     epoch = st.selectbox("After how many epochs", epochs, key=f"branch-epoch-{name}") or 0
-    settings = {
-        key: setting for key, setting in {**SETTINGS, **steerable(str(config["strategy"]))}.items() if key in config
-    }
+    settings = {key: setting for key, setting in settings_of(str(config["strategy"])).items() if key in config}
     keys = st.multiselect("Settings to change", list(settings), default=["a_lr"], key=f"branch-keys-{name}")
     changes = {key: ask(settings[key], config[key], f"branch-{name}-{key}") for key in keys}
     if st.button("Start branch", type="primary", icon=":material/call_split:", key=f"branch-start-{name}"):
@@ -307,19 +325,23 @@ def branch(name: str, config: Mapping[str, Any]) -> None:
 # Afterwards -----------------------------------------------------------------------------------------------
 
 
-def broken(name: str, state: str, events: Events) -> None:
+@st.fragment(run_every=1.0)
+def broken(name: str) -> None:
     """A search that ended before its time: why, where, and how to go on."""
-    last = next((event for event in reversed(events) if event["type"] in ("failure", "interrupted")), None)
-    why = (last.get("message") or last.get("reason")) if last else "Its process ended without saying why."
-    step = stream.feed(name).count()
+    source = stream.feed(name)
+    status = source.status()
+    launch = process.launched(name)
+    resumed = launch if launch and launch.command[3:4] == ("resume",) else None
+    if resumed and resumed.process.poll() is None:
+        st.info(f"Resuming from the last checkpoint, {resumed.seconds:.0f} s", icon=":material/restart_alt:")
+        return
     with st.container(border=True):
-        st.error(f"**This search was {state} after step {step:,}.** {escaped(str(why))}", icon=":material/error:")
-        launch = process.launched(name)
-        refusal = launch.refusal() if launch and launch.command[3:4] == ("resume",) else None
-        if refusal:
+        ended = "failed" if status["state"] == "failed" else "was interrupted"
+        why = escaped(status["message"])
+        st.error(f"**This search {ended} after step {status['step']:,}.** {why}", icon=":material/error:")
+        if refusal := resumed.refusal() if resumed else None:
             st.caption("The last try to resume it ended with:")
             st.text(refusal)
-        command = (Path(sys.executable).name, "-m", "darts_core", "resume", name, "--runs", str(ROOT))
         if name not in recorded:
             st.caption("Nothing up to that step is lost. Resume from the last checkpoint here, or in a terminal:")
             if st.button("Resume", type="primary", icon=":material/restart_alt:", key="resume"):
@@ -327,13 +349,12 @@ def broken(name: str, state: str, events: Events) -> None:
                     process.resume(name, ROOT)
                 except BadInput as problem:
                     trouble(problem)
-                st.session_state["resumed"] = name
-                st.rerun()
+                st.rerun(scope="fragment")
+            command = (Path(sys.executable).name, "-m", "darts_core", "resume", name, "--runs", str(ROOT))
             st.code(shlex.join(command), language=None, wrap_lines=True)
-        tail = runs.RunReader(stream.folder_of(name), name).log_tail(15)
-        if tail:
+        if tail := source.reader.log_tail(15):
             with st.expander("Last lines of its log"):
-                st.code(tail if isinstance(tail, str) else "\n".join(tail), language=None, wrap_lines=True)
+                st.code(tail, language=None, wrap_lines=True)
 
 
 EXPORTS = {
@@ -371,7 +392,7 @@ def newest_cell(events: Events) -> Mapping[str, Any] | None:
     return next((event for event in reversed(events) if event["type"] in ("result", "epoch")), None)
 
 
-def drawing(name: str, found: Mapping[str, Any], complete: bool) -> None:
+def drawing(name: str, found: Mapping[str, Any]) -> None:
     """The cell of an event as a picture."""
     try:
         genotype = Genotype.from_json(found["genotype"], name)
@@ -379,25 +400,25 @@ def drawing(name: str, found: Mapping[str, Any], complete: bool) -> None:
     except BadInput as problem:
         trouble(problem)
         return
-    st.subheader("The derived cell" if complete else f"The cell after {found['epoch'] + 1} epochs", anchor=False)
+    title = "The derived cell" if found["type"] == "result" else f"The cell after {found['epoch'] + 1} epochs"
+    st.subheader(title, anchor=False)
     st.image(picture, width="stretch", alt=in_words(genotype))
 
 
-@st.fragment
 def cell_so_far(name: str) -> None:
-    """The cell that would be derived now, looked up when asked for: the search goes on meanwhile."""
+    """The newest cell to take away: that of the result, else the one that the last epoch would derive."""
     found = newest_cell(stream.feed(name).told())
     if found is None:
         st.caption("There is a first cell after the first epoch.")
-    else:
-        drawing(name, found, complete=False)
-        downloads(name, found["genotype"])
-    st.button("Look again", key="look-at-cell", icon=":material/refresh:")
+        return
+    if found["type"] == "epoch":
+        drawing(name, found)
+    downloads(name, found["genotype"])
 
 
 def announce(config: Mapping[str, Any]) -> None:
     """A search on noisy labels always says so, and its control is one click away."""
-    collapses = all(config.get(key) == known for key, known in PRESETS["collapse"].values.items() if key != "seed")
+    collapses = preset_of(config) == "collapse"
     said = noise(config, collapses)
     if said is None:
         return
@@ -419,18 +440,12 @@ def keep_in_url(part: str) -> None:
         st.query_params[part] = str(picked)
 
 
-def first_view(name: str) -> dict[str, Any]:
-    """Where the board starts, from the address; asked once per run, so that the board's data stay equal."""
-    if st.session_state.get("viewed") != name:
-        st.session_state["viewed"] = name
-        st.session_state["view"] = {part: st.query_params[part] for part in VIEW if part in st.query_params}
-    return st.session_state["view"]
-
-
 @st.fragment
 def the_board(info: Mapping[str, Any], replays: bool) -> None:
+    """An open board keeps what was picked on it and takes the address only for another run."""
+    view: dict[str, Any] = {part: st.query_params[part] for part in VIEW if part in st.query_params}
     picks: dict[str, Any] = {f"on_{part}_change": partial(keep_in_url, part) for part in VIEW}
-    board(build_board_data(info, view=first_view(info["name"]) | {"play": replays}), **picks)
+    board(build_board_data(info, view=view | {"play": replays}), **picks)
 
 
 # The page -------------------------------------------------------------------------------------------------
@@ -472,31 +487,28 @@ except BadInput as problem:
     st.stop()
 
 config, state, ours = info["config"], status["state"], current not in recorded
-cell = newest_cell(events)
-st.subheader(escaped(info["title"]), anchor=False)
-st.caption(escaped(described(info)))
+title, lives = heading(info), ours and status["state"] in ALIVE
+st.subheader(escaped(title), anchor=False)
+st.caption(escaped(described(info) if title == current else f"{current}: {described(info)}"))
 with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     head(current, state)
-    if ours and state in ("running", "paused"):
-        with st.popover("Steer", icon=":material/tune:", help="Change settings while it runs."):
-            steer(current, config["strategy"], config)
-    if cell is not None and state not in ALIVE:
-        with st.popover("Download", icon=":material/download:", help="The derived cell in six formats."):
-            downloads(current, cell["genotype"])
+    if lives and state != "starting":
+        folded("Steer", ":material/tune:", "Change settings while it runs.", steer, current, config["strategy"], config)
     if ours and state != "starting":
-        with st.popover("Branch", icon=":material/call_split:", help="Go back to an epoch and try something else."):
-            branch(current, config)
+        folded("Branch", ":material/call_split:", "Go back to an epoch and change something.", branch, current, config)
+    if state != "starting":
+        folded("Download", ":material/download:", "The cell in six formats.", cell_so_far, current)
+if lives:
+    answers(current)
 announce(config)
 if state in ("failed", "interrupted"):
-    broken(current, state, events)
-if state != "corrupt":
-    the_board(info, replays=empty)
-if state in stream.COMPLETE and cell is not None:
-    drawing(current, cell, complete=True)
-    for sentence in result(events):
-        st.write(sentence)
-elif state in ALIVE:
-    with st.expander("The cell so far", icon=":material/hub:"):
-        cell_so_far(current)
+    broken(current)
 if state == "corrupt":
     trouble(status["message"])
+else:
+    the_board(info, replays=empty)
+cell = newest_cell(events)
+if state in stream.COMPLETE and cell is not None:
+    drawing(current, cell)
+    for sentence in result(events):
+        st.write(sentence)
