@@ -1,7 +1,7 @@
 """Record the three searches in data/samples/ anew, with the tool itself: `.venv/bin/python tools/record_samples.py`.
 
-healthy: the clean control of the collapse preset. collapsing: the preset. stopped-early: the same search, stopped at the
-epoch where its validation loss was lowest. Checkpoints are left out: the samples are for looking at.
+healthy: the clean control of the collapse preset. collapsing: the preset. stopped-early: the same search, stopped at
+the epoch where its validation loss was lowest. Checkpoints are left out: the samples are for looking at.
 """
 
 from __future__ import annotations
