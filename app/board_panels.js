@@ -709,10 +709,10 @@ function derivedSums(spec, genes, colour) {
   return make("div", {}, make("h4", {}, spec.title), make("ol", { class: "db-sums" }, ...lines));
 }
 
-/** role -> {mean, low, high, count, values} of the accuracies of all its trainings. */
+/** role -> {mean, low, high, count, values} of the accuracies of all its trainings, on test images where they were. */
 function summaryOf(trained) {
   const roles = {};
-  for (const { role, accuracy } of trained) (roles[role] ??= []).push(accuracy);
+  for (const { role, accuracy, test_accuracy } of trained) (roles[role] ??= []).push(test_accuracy ?? accuracy);
   return Object.fromEntries(
     Object.entries(roles).map(([role, values]) => [
       role,
@@ -759,7 +759,7 @@ function gapOf({ derived, supernet, pruned }) {
     make(
       "p",
       { class: "db-about" },
-      "Validation accuracy. From the first number to the second: what cutting all but the strongest operations costs before any training.",
+      "Accuracy on test images. From the first number to the second: what cutting all but the strongest operations costs before any training.",
     ),
   ];
 }
@@ -768,7 +768,7 @@ function gapOf({ derived, supernet, pruned }) {
 function comparison(derived, random) {
   const range = ({ count, low, high }) =>
     count > 1 ? ` (${count} trainings, ${percent(low, 1)} to ${percent(high, 1)})` : "";
-  const own = `Trained from scratch, the derived cell reaches ${percent(derived.mean, 1)} validation accuracy${range(derived)}.`;
+  const own = `Trained from scratch, the derived cell reaches ${percent(derived.mean, 1)} test accuracy${range(derived)}.`;
   if (!random) return own;
   if (random.count === 1) {
     return `${own} A random cell of the same space reaches ${percent(random.mean, 1)}. A single cell to compare with proves little.`;
@@ -781,7 +781,9 @@ function comparison(derived, random) {
       ? " It beats every random cell tried."
       : derived.mean >= random.mean
         ? " That is within the spread of random cells, above their mean."
-        : " That is below the mean of random cells.";
+        : derived.high < random.low
+          ? " It is worse than every random cell tried."
+          : " That is below the mean of random cells.";
   return own + others + verdict;
 }
 

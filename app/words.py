@@ -8,6 +8,7 @@ from typing import Any
 
 from darts_core.config import PRESETS
 from darts_core.genotype import Genotype
+from darts_core.view import tables
 
 STATES = {
     "starting": ("starting", "blue"),
@@ -122,19 +123,18 @@ def result(events: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{found['derived_skips']} of {found['derived_edges']} edges of the derived normal cell are skip "
             f"connections ({found['level']})."
         )
-    trained = [event for event in events if event["type"] == "trained"]
-    derived = [event["accuracy"] for event in trained if event["role"] == "derived"]
-    random = [event["accuracy"] for event in trained if event["role"] == "random"]
+    trained = tables.trained(events)
+    derived, random = trained.get("derived"), trained.get("random")
     if derived:
-        said.append(f"Trained from scratch, the derived cell reaches {_spread(derived)} on held-out images.")
+        said.append(f"Trained from scratch, the derived cell reaches {_spread(derived)} on test images.")
     if derived and random:
-        cells = "a random cell" if len(random) == 1 else f"{len(random)} random cells"
+        cells = "a random cell" if random.count == 1 else f"{random.count} random cells"
         said.append(f"For comparison, {cells} of the same space, trained the same way: {_spread(random)}.")
     return said
 
 
-def _spread(values: Sequence[float]) -> str:
-    low, high = min(values), max(values)
+def _spread(accuracies: tables.Spread) -> str:
+    low, high = accuracies.low, accuracies.high
     return percent(low, 1) if percent(low, 1) == percent(high, 1) else f"{percent(low, 1)} to {percent(high, 1)}"
 
 

@@ -151,8 +151,8 @@ class Trained:
     index: int  # which random cell, 0 for the others
     seed: int
     genotype: dict[str, Json] | None
-    accuracy: float  # on validation data, 0 to 1
-    test_accuracy: float | None = None
+    accuracy: float  # 0 to 1, on the search's validation images and labels; of a trained cell on test images
+    test_accuracy: float | None = None  # 0 to 1, on test images with their true labels: the one to show
     parameters: int = 0
     seconds: float = 0.0
     epochs: int = 0

@@ -120,7 +120,7 @@ def test_a_finished_search_shows_its_cell_numbers_and_downloads(folder: Path) ->
     fake_writer.write(folder, "done", steps=200, rate=0)
     test = page()
     text = said(test)
-    assert "finished" in text and "93.1 % on held-out images" in text and "2 random cells" in text
+    assert "finished" in text and "93.1 % on test images" in text and "2 random cells" in text
     assert len(test.get("image")) == 1
     test.session_state["panel-Download"] = True
     test.run()
@@ -207,6 +207,27 @@ def test_starting_is_said_until_the_folder_is_there(folder: Path, monkeypatch: p
     next(button for button in test.button if button.key == "start").click().run()
     assert "starting" in said(test) and not test.error
     assert test.query_params["run"] == "digits-darts-001"
+
+
+def test_a_search_that_the_launcher_has_started_is_what_the_first_visit_shows(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_writer.write(folder, "older", steps=40, rate=0)
+    monkeypatch.setattr(sys, "executable", _program(folder, "import time; time.sleep(3)"))
+    process.start(PRESETS["collapse"].config().to_dict(), folder)
+    test = page()
+    assert "A process of its own is starting" in said(test)
+
+
+def test_recorded_samples_fill_the_first_page_and_take_no_orders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "SAMPLES", ROOT / "data" / "samples")
+    test = page()
+    assert "recorded earlier" in said(test) and len(test.get("bidi_component")) == 1
+    assert "Start your first search (60 s)" in labels(test)
+    for name in (run.name for run in runs.list_runs(stream.SAMPLES)):
+        test = page(run=name)
+        assert "finished" in said(test) or "stopped" in said(test)
+        assert not {"Pause", "Stop it", "Resume"} & labels(test)
 
 
 def test_settings_that_do_not_fit_are_refused_in_a_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -560,7 +560,7 @@ def test_a_finished_run_shows_its_cell_and_honest_numbers(plotly_kept: Any) -> N
         stage.add(events=made_up_ending(stage.space, stage.steps, time.time() - 60, len(stage.events)))
         stage.change(state="finished")
         outcome = page.locator(".db-outcome")
-        own = "the derived cell reaches 92.1 % validation accuracy (3 trainings, 91.4 % to 92.9 %)"
+        own = "the derived cell reaches 92.1 % test accuracy (3 trainings, 91.4 % to 92.9 %)"
         expect(outcome).to_contain_text(own)
         expect(outcome).to_contain_text("4 random cells of the same space reach 90.6 % on average (88.1 % to 92.5 %)")
         expect(outcome).to_contain_text("within the spread of random cells")

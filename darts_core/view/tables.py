@@ -143,9 +143,10 @@ class Spread:
 
 
 def trained(events: Events) -> dict[str, Spread]:
-    """Role ("derived", "random", "pruned", "supernet") -> accuracies of all its trainings."""
+    """Role ("derived", "random", "pruned", "supernet") -> accuracies of all its trainings, on test images if measured."""
     by_role: dict[str, list[float]] = {}
     for event in events:
         if event["type"] == "trained":
-            by_role.setdefault(event["role"], []).append(float(event["accuracy"]))
+            test = event["test_accuracy"]
+            by_role.setdefault(event["role"], []).append(float(event["accuracy"] if test is None else test))
     return {role: Spread(float(np.mean(a)), min(a), max(a), len(a)) for role, a in by_role.items()}
