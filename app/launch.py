@@ -34,24 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ["DARTS_RUNS"] = str(Path(asked.runs).expanduser().resolve())
     try:
         root = runs_root()
-        port = free_port(asked.port)
-        token = read_token(root)
-        os.environ["DARTS_TOKEN"] = token  # the server, in this process, reads the same one
+        os.environ["DARTS_TOKEN"] = read_token(root)  # the server, in this process, reads the same one
         if not (asked.no_search or os.environ.get("NO_SEARCH", "") not in ("", "0")):
             first = process.start(preset_named(FIRST_SEARCH).config().to_dict(), root)
             print(f"  A first search is starting: {first.name}. NO_SEARCH=1 leaves it out.", flush=True)
+        _serve(root, asked.port, browser=has_browser() and not asked.no_browser)
     except BadInput as problem:
         sys.exit(str(problem))
-    door = None if asked.no_browser or not has_browser() else _door(root, link(token, port))
-    if door is not None:
-        threading.Thread(target=_open_when_up, args=(port, door), daemon=True).start()
-    try:
-        _serve(port)
     except KeyboardInterrupt:
         print("\n  The dashboard has ended. Searches go on; start it again to see them.")
-    finally:
-        if door is not None:
-            door.unlink(missing_ok=True)
 
 
 def free_port(first: int, tries: int = 100) -> int:
@@ -86,16 +77,24 @@ def has_browser() -> bool:
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _serve(port: int) -> None:
+def _serve(root: Path, first_port: int, browser: bool) -> None:
     # Streamlit reads config.toml from the working folder; ours is passed whole, so that any folder will do.
-    options = server_options(PROJECT / ".streamlit" / "config.toml") | {"server.port": port}
+    options = server_options(PROJECT / ".streamlit" / "config.toml")
     from streamlit.web import bootstrap
 
     bootstrap.load_config_options(options)
     from app.main import app
 
     sys.argv = [str(PROJECT / "app" / "main.py")]
-    app.run(config=options)
+    port = free_port(first_port)  # asked last, so that nobody takes it meanwhile
+    door = _door(root, link(os.environ["DARTS_TOKEN"], port)) if browser else None
+    if door is not None:
+        threading.Thread(target=_open_when_up, args=(port, door), daemon=True).start()
+    try:
+        app.run(config=options | {"server.port": port})
+    finally:
+        if door is not None:
+            door.unlink(missing_ok=True)
 
 
 def _door(root: Path, address: str) -> Path | None:

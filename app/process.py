@@ -106,6 +106,12 @@ def launched(name: str) -> Launch | None:
     return _launches.get(name)
 
 
+def pending(root: Path) -> str | None:
+    """The name of the last run that this process started, while its folder is not there (yet)."""
+    name = next(reversed(_launches), None)
+    return name if name and not (root / name / "run.json").is_file() else None
+
+
 def free_name(root: Path, stem: str) -> str:
     """The next free run name for this stem, counting starts whose folder is not there yet."""
     name = runs.free_name(root, stem)

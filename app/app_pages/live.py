@@ -197,19 +197,22 @@ ORDERS = (  # label, icon, order, states in which it makes sense, what it does; 
 )
 
 
+@st.fragment
 def controls(name: str, state: str) -> None:
-    for label, icon, kind, states, does in ORDERS:
-        if state in states and st.button(label, icon=f":material/{icon}:", key=f"order-{kind}", help=does):
-            order(name, kind)
-    with st.popover("Stop", icon=":material/stop:"):
-        st.write("Stop this search? It derives its cell from where it is now and cannot go on afterwards.")
-        if st.button("Stop it", type="primary", key="stop"):
-            order(name, "stop")
+    """Buttons for the orders that a search in this state takes."""
+    with st.container(horizontal=True, gap="small"):
+        for label, icon, kind, states, does in ORDERS:
+            if state in states and st.button(label, icon=f":material/{icon}:", key=f"order-{kind}", help=does):
+                order(name, kind)
+        with st.popover("Stop", icon=":material/stop:"):
+            st.write("Stop this search? It derives its cell from where it is now and cannot go on afterwards.")
+            if st.button("Stop it", type="primary", key="stop"):
+                order(name, "stop")
 
 
 @st.fragment(run_every=1.0)
 def head(name: str, drawn: str) -> None:
-    """State, progress and controls. `drawn` is the state that the page around it shows; another redraws the page."""
+    """State and progress. `drawn` is the state that the page around it shows; another one redraws the page."""
     try:
         source = stream.feed(name)
         status = source.status()
@@ -219,14 +222,11 @@ def head(name: str, drawn: str) -> None:
     if status["state"] != drawn:
         st.rerun()
     word, color = STATES.get(status["state"], (status["state"], "gray"))
-    alive = status["state"] in ALIVE and name not in recorded
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.badge(word, color=color)  # type: ignore[arg-type]
         st.text(progress(status), width="content")
         if status["edited"]:
             st.badge("edited", color="gray", icon=":material/edit:", help="Settings were changed while it ran.")
-        if alive:
-            controls(name, status["state"])
     if status["state"] == "starting":
         long_start(name, time.time() - source.reader.info["created"])
 
@@ -260,7 +260,7 @@ def long_start(name: str, seconds: float) -> None:
 @st.fragment
 def folded(title: str, icon: str, help: str, inside: Callable[..., None], *given: Any) -> None:
     """A button that opens a panel; what is in the panel is made when it opens, so that it is of now."""
-    with st.popover(title, icon=icon, help=help, key=f"panel-{title}", on_change="rerun") as panel:
+    with st.popover(title, icon=f":material/{icon}:", help=help, key=f"panel-{title}", on_change="rerun") as panel:
         if panel.open:
             inside(*given)
 
@@ -416,15 +416,16 @@ def cell_so_far(name: str) -> None:
     downloads(name, found["genotype"])
 
 
-def announce(config: Mapping[str, Any]) -> None:
-    """A search on noisy labels always says so, and its control is one click away."""
-    collapses = preset_of(config) == "collapse"
-    said = noise(config, collapses)
+def announce(config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """A search on noisy labels always says so; its control is one click away. `found`: its newest collapse level."""
+    ours = preset_of(config) == "collapse"
+    collapsed = config.get("space") == "s2" and found.get("level") == "collapsed"
+    said = noise(config, collapses=ours or collapsed)
     if said is None:
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.info(said, icon=":material/shuffle:")
-        if collapses and st.button("Run the clean control", icon=":material/science:", key="control"):
+        if (ours or collapsed) and st.button("Run the clean control", icon=":material/science:", key="control"):
             start(PRESETS["clean"].config(seed=config["seed"]))
 
 
@@ -452,7 +453,8 @@ def the_board(info: Mapping[str, Any], replays: bool) -> None:
 
 recorded = {run.name for run in samples()}
 known = summaries()
-current = st.query_params.get("run") or next((run.name for run in known if run.state != "corrupt"), None)
+readable = (run.name for run in known if run.state != "corrupt")
+current = st.query_params.get("run") or process.pending(ROOT) or next(readable, None)
 empty = current is None
 if current is None and recorded:
     current = sorted(recorded)[0]
@@ -490,17 +492,24 @@ config, state, ours = info["config"], status["state"], current not in recorded
 title, lives = heading(info), ours and status["state"] in ALIVE
 st.subheader(escaped(title), anchor=False)
 st.caption(escaped(described(info) if title == current else f"{current}: {described(info)}"))
-with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-    head(current, state)
-    if lives and state != "starting":
-        folded("Steer", ":material/tune:", "Change settings while it runs.", steer, current, config["strategy"], config)
-    if ours and state != "starting":
-        folded("Branch", ":material/call_split:", "Go back to an epoch and change something.", branch, current, config)
-    if state != "starting":
-        folded("Download", ":material/download:", "The cell in six formats.", cell_so_far, current)
+head(current, state)
+with st.container(horizontal=True, gap="small"):
+    if lives:
+        with st.container(width="content"):
+            controls(current, state)
+    panels: list[tuple[Any, ...]] = []
+    if lives:
+        panels.append(("Steer", "tune", "Change settings while it runs.", steer, current, config["strategy"], config))
+    if ours:
+        panels.append(("Branch", "call_split", "Go back to an epoch and change something.", branch, current, config))
+    panels.append(("Download", "download", "The cell in six formats.", cell_so_far, current))
+    for panel in panels if state != "starting" else ():
+        with st.container(width="content"):
+            folded(*panel)
 if lives:
     answers(current)
-announce(config)
+last = next((event for event in reversed(events) if event["type"] == "epoch"), {})
+announce(config, last.get("collapse", {}))
 if state in ("failed", "interrupted"):
     broken(current)
 if state == "corrupt":
