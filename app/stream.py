@@ -33,6 +33,7 @@ STATUS_EVERY = 1.0  # seconds
 BATCH = 256  # records per message, so that a long gap arrives in pieces
 HISTORY = 5_000  # records in a history block
 RATE_WINDOW = 8.0  # seconds
+KEPT = 64  # feeds of runs, the oldest go first
 SAMPLES = Path(__file__).parent.parent / "data" / "samples"
 COMPLETE = ("finished", "stopped", "failed")
 
@@ -174,6 +175,8 @@ def feed(name: str) -> Feed:
         if found is None or inode != made:
             found = Feed(root, name)
             _feeds[root / name] = (made, found)
+            while len(_feeds) > KEPT:
+                _feeds.pop(next(iter(_feeds)))  # whoever watches it keeps it; the next visitor makes another
         return found
 
 

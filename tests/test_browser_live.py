@@ -171,6 +171,7 @@ def patience() -> float:
 # 3, 4 While it runs ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_running_board_moves_smoothly_and_keeps_its_charts(browser: Browser, server: Server) -> None:
     """Ten seconds: two distinct steps a second at least, data younger than a second, no blank frame, same charts."""
     with writing(server, "smooth", 2000, 20), visit(browser, server, "/?run=smooth") as page:
@@ -227,6 +228,7 @@ def blank(frames: list[np.ndarray]) -> list[int]:
     return np.flatnonzero(deviations < 0.4 * np.median(deviations)).tolist()
 
 
+@pytest.mark.slow
 def test_zoom_typed_text_and_selected_edge_survive_updates(browser: Browser, server: Server) -> None:
     with writing(server, "zoomed", 2000, 20), visit(browser, server, "/?run=zoomed") as page:
         wait_for_step(page, 60)
@@ -325,6 +327,7 @@ def shapes(plot: Any) -> list[dict[str, Any]]:
 # 7, 8 Reload, second tab, killed server -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_reload_and_a_second_tab_show_the_same(browser: Browser, server: Server) -> None:
     with visit(browser, server, "/?run=done") as page:
         wait_for_step(page, 400)
@@ -347,6 +350,7 @@ def test_a_reload_and_a_second_tab_show_the_same(browser: Browser, server: Serve
         until(lambda: shown(second) == step, 3, "the same step in a second tab")
 
 
+@pytest.mark.slow
 def test_two_tabs_of_a_running_search_are_within_a_second(browser: Browser, server: Server) -> None:
     with writing(server, "twins", 2000, 20), visit(browser, server, "/?run=twins") as page:
         wait_for_step(page, 30)
@@ -358,6 +362,7 @@ def test_two_tabs_of_a_running_search_are_within_a_second(browser: Browser, serv
         assert abs(newest(page) - newest(second)) <= 20 * patience()
 
 
+@pytest.mark.slow
 def test_five_thousand_steps_are_there_in_three_seconds(browser: Browser, server: Server) -> None:
     fake_writer.write(server.runs, "long", steps=6000, rate=0)
     with visit(browser, server, "/?run=long") as page:
@@ -398,6 +403,7 @@ def test_a_killed_server_loses_nothing_and_the_page_comes_back_by_itself(browser
 # 9 A run started elsewhere --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_started_elsewhere_appears_in_the_picker_in_three_seconds(browser: Browser, server: Server) -> None:
     with visit(browser, server, "/?run=done") as page:
         wait_for_step(page, 400)
@@ -410,6 +416,7 @@ def test_a_run_started_elsewhere_appears_in_the_picker_in_three_seconds(browser:
 # 10 Damage ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_damaged_runs_are_sentences_and_never_tracebacks(browser: Browser, server: Server) -> None:
     damages = {
         "no-json": ("run.json", b"{"),
@@ -433,6 +440,7 @@ def test_damaged_runs_are_sentences_and_never_tracebacks(browser: Browser, serve
         runs.trash(server.runs, name)
 
 
+@pytest.mark.slow
 def test_what_a_run_says_cannot_act(browser: Browser, server: Server) -> None:
     """Titles, messages and reasons with markup: no dialog, no request to another host (checked by `visit`)."""
     evil = (
@@ -455,6 +463,7 @@ def test_what_a_run_says_cannot_act(browser: Browser, server: Server) -> None:
 # 11 Scrubbing ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_scrubber_moves_all_panels_within_a_tenth_of_a_second(browser: Browser, server: Server) -> None:
     reader = runs.RunReader(server.runs, "done")
     with visit(browser, server, "/?run=done&show=all") as page:
@@ -555,6 +564,7 @@ def luminance(colour: str) -> float:
     return sum(weight * part / 255 for weight, part in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
 
 
+@pytest.mark.slow
 def test_every_edge_is_reached_by_tab_and_says_its_weights(browser: Browser, server: Server) -> None:
     with visit(browser, server, "/?run=done") as page:
         wait_for_step(page, 400)
@@ -567,6 +577,7 @@ def test_every_edge_is_reached_by_tab_and_says_its_weights(browser: Browser, ser
         assert len(set(labels)) == 9 and all("skip_connect" in label and "%" in label for label in labels)
 
 
+@pytest.mark.slow
 def test_reduced_motion_means_no_tween(browser: Browser, server: Server) -> None:
     with writing(server, "still", 600, 20), visit(browser, server, "/?run=still", reduced_motion="reduce") as page:
         wait_for_step(page, 40)
@@ -584,7 +595,9 @@ def test_reduced_motion_means_no_tween(browser: Browser, server: Server) -> None
         assert changes <= 2 * 10 + 2, f"{changes} changes in 2 s: more than there were messages"
 
 
-@pytest.mark.parametrize("width", [420, 768, 1440])
+@pytest.mark.parametrize(
+    "width", [420, pytest.param(768, marks=pytest.mark.slow), pytest.param(1440, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("path", ["/?run=done", "/runs"])
 def test_no_page_is_wider_than_the_window(browser: Browser, server: Server, width: int, path: str) -> None:
     with visit(browser, server, path, viewport={"width": width, "height": 900}) as page:
@@ -639,6 +652,7 @@ def searches(folder: Path) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 def test_a_real_search_is_paused_steered_stopped_and_its_kill_is_survived(browser: Browser, tmp_path: Path) -> None:
     with serve(tmp_path / "runs", "--port", "18501") as own, visit(browser, own) as page:
         wait_for_step(page, 4, 30 * patience())
