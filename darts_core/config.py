@@ -173,7 +173,12 @@ class SearchConfig:
     a_decay: float = _setting(1e-3, "alphas", "Weight decay of the alphas (added to their gradient).", 0, 1, steer=True)
 
     hessian_every: int = _setting(
-        0, "probes", "Epochs between dominant eigenvalues of the validation Hessian; 0: never.", 0, 1000, unit="epochs"
+        0,
+        "probes",
+        "Epochs between dominant eigenvalues of the validation Hessian (each a double backward per alpha); 0: never.",
+        0,
+        1000,
+        unit="epochs",
     )
     hessian_batch: int = _setting(
         0, "probes", "Images of that Hessian's batch; 0: the architecture batch.", 0, 8192, unit="images"
@@ -382,7 +387,7 @@ PRESETS: Mapping[str, Preset] = {
             {
                 "dataset": "cifar10", "resize": 16, "subset": 10_000, "cells": 5, "channels": 8, "epochs": 15,
                 "batch": 64,
-                "a_lr": 3e-3, "a_beta2": 0.99, "hessian_every": 5, "hessian_batch": 64,
+                "a_lr": 3e-3, "a_beta2": 0.99,
             },
         ),
         Preset(

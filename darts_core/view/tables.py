@@ -143,7 +143,7 @@ class Spread:
 
 
 def trained(events: Events) -> dict[str, Spread]:
-    """Role ("derived", "random", "pruned", "supernet") -> accuracies of all its trainings, on test images if measured."""
+    """Role ("derived", "random", "pruned", "supernet") -> accuracies of its trainings, on test images if measured."""
     by_role: dict[str, list[float]] = {}
     for event in events:
         if event["type"] == "trained":
