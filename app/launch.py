@@ -78,20 +78,22 @@ def has_browser() -> bool:
 
 
 def _serve(root: Path, first_port: int, browser: bool) -> None:
-    # Streamlit reads config.toml from the working folder; ours is passed whole, so that any folder will do.
-    options = server_options(PROJECT / ".streamlit" / "config.toml")
     from streamlit.web import bootstrap
 
+    import app.stream  # noqa: F401  a second of imports now, and none between asking for a port and taking it
+
+    port = free_port(first_port)
+    # Streamlit reads config.toml from the working folder; ours is passed whole, so that any folder will do.
+    options = server_options(PROJECT / ".streamlit" / "config.toml") | {"server.port": port}
     bootstrap.load_config_options(options)
-    from app.main import app
+    from app.main import app as dashboard
 
     sys.argv = [str(PROJECT / "app" / "main.py")]
-    port = free_port(first_port)  # asked last, so that nobody takes it meanwhile
     door = _door(root, link(os.environ["DARTS_TOKEN"], port)) if browser else None
     if door is not None:
         threading.Thread(target=_open_when_up, args=(port, door), daemon=True).start()
     try:
-        app.run(config=options | {"server.port": port})
+        dashboard.run(config=options)
     finally:
         if door is not None:
             door.unlink(missing_ok=True)

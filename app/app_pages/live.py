@@ -265,6 +265,13 @@ def folded(title: str, icon: str, help: str, inside: Callable[..., None], *given
             inside(*given)
 
 
+def place(wanted: bool, *panel: Any) -> None:
+    """A place in the row for a `folded` panel, there even when it is empty, so that a new state moves nothing."""
+    with st.container(width="content"):
+        if wanted:
+            folded(*panel)
+
+
 def steer(name: str, strategy: str, config: Mapping[str, Any]) -> None:
     """Settings that may change while the search runs. Only what differs is sent."""
     try:
@@ -493,19 +500,15 @@ title, lives = heading(info), ours and status["state"] in ALIVE
 st.subheader(escaped(title), anchor=False)
 st.caption(escaped(described(info) if title == current else f"{current}: {described(info)}"))
 head(current, state)
+begun = state != "starting"
 with st.container(horizontal=True, gap="small"):
-    if lives:
-        with st.container(width="content"):
+    with st.container(width="content"):
+        if lives:
             controls(current, state)
-    panels: list[tuple[Any, ...]] = []
-    if lives:
-        panels.append(("Steer", "tune", "Change settings while it runs.", steer, current, config["strategy"], config))
-    if ours:
-        panels.append(("Branch", "call_split", "Go back to an epoch and change something.", branch, current, config))
-    panels.append(("Download", "download", "The cell in six formats.", cell_so_far, current))
-    for panel in panels if state != "starting" else ():
-        with st.container(width="content"):
-            folded(*panel)
+    steering = (steer, current, config["strategy"], config)
+    place(lives and begun, "Steer", "tune", "Change settings while it runs.", *steering)
+    place(ours and begun, "Branch", "call_split", "Go back to an epoch and change something.", branch, current, config)
+    place(begun, "Download", "download", "The cell in six formats.", cell_so_far, current)
 if lives:
     answers(current)
 last = next((event for event in reversed(events) if event["type"] == "epoch"), {})
