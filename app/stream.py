@@ -115,6 +115,7 @@ class Feed:
                     "state": status.state,
                     "step": status.step,
                     "total_steps": status.total_steps,
+                    "phase": status.phase,
                     "message": status.message,
                     "paused": status.paused,
                     "edited": status.edited,

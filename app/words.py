@@ -21,6 +21,12 @@ STATES = {
     "silent": ("silent", "gray"),
     "corrupt": ("cannot be read", "red"),
 }
+PHASES = {  # what a search without a step is busy with
+    "process": "a process of its own has started",
+    "torch": "loading PyTorch",
+    "data": "preparing the images",
+    "search": "making the first step",
+}
 SLOW = 2.0  # seconds without anything new, from which the page says so
 
 
@@ -48,6 +54,8 @@ def about(seconds: float | None) -> str:
 
 def progress(status: Mapping[str, Any]) -> str:
     """ "step 312 of 900, 18.0 steps/s, 0:33 left", with what is known of it."""
+    if status["state"] == "starting":
+        return PHASES.get(status["phase"], PHASES["process"])
     step, total, rate = status["step"], status["total_steps"], status["rate"]
     parts = [f"step {step:,} of {total:,}" if total else f"step {step:,}"]
     if status["state"] == "running":

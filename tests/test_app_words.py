@@ -71,6 +71,7 @@ def test_progress_says_what_is_known() -> None:
     assert progress(status(total_steps=None, rate=0.0)) == "step 312"
     assert progress(status(silent_s=4.2)).endswith("last update 4 s ago")
     assert progress(status(state="paused", silent_s=60.0)) == "step 312 of 900"
+    assert progress(status(state="starting", phase="torch")) == "loading PyTorch"
 
 
 def test_label_noise_is_said_whenever_there_is_some() -> None:

@@ -155,7 +155,7 @@ def wait_for_charts(page: Page) -> None:
 
 
 def test_from_the_command_to_a_picture_in_five_seconds(browser: Browser, tmp_path: Path) -> None:
-    fake_writer.write(tmp_path / "runs", "done", steps=200, rate=0)
+    """An empty folder of runs: a recorded search plays."""
     began = time.monotonic()
     with serve(tmp_path / "runs") as fresh, visit(browser, fresh) as page:
         page.locator(f"{BOARD} .rb-edge").first.wait_for()
@@ -654,7 +654,15 @@ def searches(folder: Path) -> list[psutil.Process]:
 
 @pytest.mark.slow
 def test_a_real_search_is_paused_steered_stopped_and_its_kill_is_survived(browser: Browser, tmp_path: Path) -> None:
+    began = time.monotonic()
     with serve(tmp_path / "runs", "--port", "18501") as own, visit(browser, own) as page:
+        page.locator(f"{BOARD} .rb-edge").first.wait_for()
+        picture = time.monotonic() - began
+        page.wait_for_function("() => document.querySelector('.darts-board')?.dataset.run === 'digits-darts-001'")
+        wait_for_step(page, 1, 30 * patience())
+        live = time.monotonic() - began
+        print(f"from the command: picture after {picture:.1f} s, live after {live:.1f} s")
+        assert picture < 5 * patience() and live < 15 * patience()
         wait_for_step(page, 4, 30 * patience())
         expect(page.get_by_text("40 % of the search labels are replaced at random")).to_be_visible()
         (search,) = searches(own.runs)

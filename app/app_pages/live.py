@@ -456,6 +456,12 @@ def the_board(info: Mapping[str, Any], replays: bool) -> None:
     board(build_board_data(info, view=view | {"play": replays}), **picks)
 
 
+def until_then(sample: str) -> None:
+    """A recorded search, while the one that the page is about has nothing to show."""
+    st.caption("Your search appears here with its first step. Until then: one that was recorded earlier.")
+    the_board(stream.feed(sample).reader.info, replays=True)
+
+
 # The page -------------------------------------------------------------------------------------------------
 
 recorded = {run.name for run in samples()}
@@ -465,6 +471,10 @@ current = st.query_params.get("run") or process.pending(ROOT) or next(readable, 
 empty = current is None
 if current is None and recorded:
     current = sorted(recorded)[0]
+elif current and "run" not in st.query_params:
+    st.query_params["run"] = st.session_state["by_itself"] = current
+# A search that the launcher has started shows nothing for some seconds: a recorded one plays meanwhile.
+meanwhile = sorted(recorded)[0] if recorded and current == st.session_state.get("by_itself") else None
 
 with st.sidebar:
     st.header("DARTS Workbench", anchor=False)
@@ -486,6 +496,8 @@ if current is None:
 launch = process.launched(current)
 if launch is not None and not (ROOT / current / "run.json").is_file():
     waiting_for_folder(current, launch)
+    if meanwhile:
+        until_then(meanwhile)
     st.stop()
 
 try:
@@ -517,6 +529,8 @@ if state in ("failed", "interrupted"):
     broken(current)
 if state == "corrupt":
     trouble(status["message"])
+elif state == "starting" and meanwhile:
+    until_then(meanwhile)
 else:
     the_board(info, replays=empty)
 cell = newest_cell(events)
