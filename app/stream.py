@@ -83,9 +83,10 @@ class Feed:
             now = time.monotonic()
             if now - self._looked >= POLL:
                 self._looked, self._count = now, self.reader.step_count()
-                if not self._seen or self._count < self._seen[-1][1]:
+                if self._seen and self._count < self._seen[-1][1]:
                     self._seen.clear()
-                self._seen.append((now, self._count))
+                if self._count:  # the seconds before the first step say nothing about the rate
+                    self._seen.append((now, self._count))
                 while len(self._seen) > 2 and self._seen[1][0] < now - RATE_WINDOW:
                     self._seen.popleft()
             return self._count
@@ -96,7 +97,7 @@ class Feed:
             if len(self._seen) < 2:
                 return 0.0
             (began, first), (ended, last) = self._seen[0], self._seen[-1]
-            return (last - first) / (ended - began) if ended - began > 0.5 else 0.0
+            return (last - first) / (ended - began) if ended - began > 1.5 else 0.0
 
     def status(self) -> dict[str, Any]:
         """State, step, total_steps, message, paused, edited, silent_s (seconds), rate (steps per second)."""
