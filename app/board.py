@@ -53,6 +53,7 @@ def build_board_data(
     view: Mapping[str, Any] | None = None,
     rows: bytes | None = None,
     base: str = "darts",
+    headed: bool = False,
 ) -> dict[str, Any]:
     """All that the board needs to know of a run before its first record arrives, as plain JSON.
 
@@ -64,6 +65,7 @@ def build_board_data(
             otherwise keeps what a person picked, take these values).
         rows: the block that the history route would send, where routes cannot be reached; give it at every rerun.
         base: the path of the routes, relative to the page.
+        headed: the page says state and progress above the board, so the board does not repeat them.
 
     Raises:
         BadInput: the run's space cannot be read.
@@ -72,6 +74,7 @@ def build_board_data(
     ops = list(dict.fromkeys(op for cell in space.cells.values() for op in cell.ops))
     return {
         "run": info["name"],
+        "headed": headed,
         "title": info.get("title") or info["name"],
         "base": base,
         "plotly": f"{base}/plotly.js",

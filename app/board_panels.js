@@ -115,7 +115,7 @@ function positionText(board) {
   return `step ${records.step(index)}${of}, epoch ${records.epoch(index) + 1}${board.data.epochs ? ` of ${board.data.epochs}` : ""}`;
 }
 
-/** The state of the run in a chip and a sentence. */
+/** The state of the run in a chip and a sentence. A page with a heading of its own gets only what that does not say. */
 function statusPanel() {
   const chip = make("span", { class: "db-chip" });
   const line = make("span", { class: "db-line" });
@@ -128,12 +128,21 @@ function statusPanel() {
   return {
     el,
     update(board) {
+      const headed = Boolean(board.data.headed);
       say(chip, board.stateName);
       chip.dataset.state = board.stateName;
-      say(line, statusSentence(board));
-      edited.hidden = !board.status.edited;
+      say(line, headed && isPlain(board) ? "" : statusSentence(board));
+      chip.hidden = headed;
+      edited.hidden = headed || !board.status.edited;
     },
   };
+}
+
+/** Does the run simply go on, or was it simply done? */
+function isPlain(board) {
+  const busy = board.story.phases.at(-1)?.name === "evaluate";
+  const calm = board.stateName === "running" && !board.slow && !busy && board.link !== "down" && board.view.mode !== "hold";
+  return calm || board.stateName === "finished" || board.stateName === "stopped";
 }
 
 function statusSentence(board) {

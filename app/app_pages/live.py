@@ -453,7 +453,7 @@ def the_board(info: Mapping[str, Any], replays: bool) -> None:
     """An open board keeps what was picked on it and takes the address only for another run."""
     view: dict[str, Any] = {part: st.query_params[part] for part in VIEW if part in st.query_params}
     picks: dict[str, Any] = {f"on_{part}_change": partial(keep_in_url, part) for part in VIEW}
-    board(build_board_data(info, view=view | {"play": replays}), **picks)
+    board(build_board_data(info, view=view | {"play": replays}, headed=True), **picks)
 
 
 def until_then(sample: str) -> None:
