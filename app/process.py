@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from darts_core import runs
+from darts_core.config import spare_cores
 from darts_core.errors import BadInput
 
 NICE = 5  # so that the page stays smooth while a search takes the cores
@@ -120,12 +121,6 @@ def free_name(root: Path, stem: str) -> str:
     while f"{stem}-{count:03d}" in _launches and not (root / f"{stem}-{count:03d}").exists():
         count += 1
     return f"{stem}-{count:03d}"
-
-
-def spare_cores() -> int:
-    """Cores this process may use, less one for the page; at least 1."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
-    return max(1, usable - 1)
 
 
 def _launch(name: str, arguments: Sequence[str], threads: int, stdin: str = "") -> Launch:

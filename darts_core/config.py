@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -247,7 +248,7 @@ class SearchConfig:
             raise BadInput(
                 where, "configuration", "is not an object of names and values", 'for example {"dataset": "digits"}'
             )
-        strategy = data.get("strategy", "darts")
+        strategy = str(SETTINGS["strategy"].check(data.get("strategy", "darts"), where))
         if strategy not in catalogue()["strategies"]:
             raise unknown(where, "strategy", str(strategy), catalogue()["strategies"])
         options = options_of(strategy)
@@ -296,6 +297,12 @@ def _settings_table() -> dict[str, Setting]:
 
 
 SETTINGS: Mapping[str, Setting] = _settings_table()
+
+
+def spare_cores() -> int:
+    """CPU threads where none are asked for: the cores this process may use, less one for the page; at least 1."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+    return max(1, usable - 1)
 
 
 @cache

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from darts_core import io
-from darts_core.config import SearchConfig
+from darts_core.config import SearchConfig, spare_cores
 from darts_core.errors import BadInput, one_line
 from darts_core.events import (
     STEP_METRICS,
@@ -44,12 +44,6 @@ if TYPE_CHECKING:
 
 Say = Callable[[Step | Line], None]
 POLL = 0.05  # seconds between looks for orders while paused
-
-
-def spare_cores() -> int:
-    """One less than the cores this process may use, at least 1: the page and the person keep one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
 
 
 def new_run(
