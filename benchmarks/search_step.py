@@ -7,13 +7,13 @@
 Steps: `w` is a weight step (forward, backward, clip, SGD); `first` a first-order step of the alphas and then w;
 `second` the published second-order step (central difference) and then w.
 
-Backends: `original` computes as the released code does: one module per operation, `none` included, NCHW, batch norm with
-running statistics, a full backward pass in the alpha step, a copy of the model in the second-order step. `reference`,
-`fast` and `compiled` are the searches of this package, through the very functions that a search calls.
+Backends: `original` computes as the released code does: one module per operation, `none` included, NCHW, batch norm
+with running statistics, a full backward pass in the alpha step, a copy of the model in the second-order step.
+`reference`, `fast` and `compiled` are the searches of this package, through the very functions that a search calls.
 
 All sides take turns in one process; a cell of the table is the median over the turns of (time of the original / time of
-the backend), with the smallest and the largest turn behind it. Times are CPU time of the process. Memory is the peak of
-processes of their own. Machines differ: quote ratios. `LOG.md` keeps what was found.
+the backend), with the smallest and the largest turn behind it. Times are CPU time of the process. Memory is the peak
+of processes of their own, above what they held before the step. Machines differ: quote ratios. `LOG.md` keeps what was found.
 """
 
 from __future__ import annotations
@@ -216,17 +216,25 @@ def peak_megabytes(name: str, backend: str, threads: int) -> float:
 
 
 def weigh(size: Size, backend: str) -> float:
-    """Two weight steps here; the peak of this process in MB."""
+    """Two weight steps here; the peak of this process in MB, less what it holds before them (torch, mostly)."""
     step = Original(size).w if backend == "original" else steps_of(size, backend)["w"]
+    before = resident()["VmRSS"]
     for _ in range(2):
         step()
+    return resident()["VmHWM"] - before
+
+
+def resident() -> dict[str, float]:
+    """Memory of this process now and at its peak, MB, by their names on Linux."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux counts what the parent held into getrusage
-        return next(int(line.split()[1]) / 1e3 for line in status.read_text().splitlines() if "VmHWM" in line)
+    if status.exists():  # getrusage counts what the parent held before it started us
+        rows = [line.split() for line in status.read_text().splitlines() if line.startswith(("VmRSS", "VmHWM"))]
+        return {row[0].rstrip(":"): int(row[1]) / 1e3 for row in rows}
     import resource
 
     unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return {"VmRSS": peak, "VmHWM": peak}
 
 
 def main() -> None:

@@ -195,8 +195,8 @@ class SearchConfig:
         "auto", "run", "Where to compute; auto: a GPU if there is one.", choices=("auto", "cpu", "cuda", "mps")
     )
     backend: str = _setting(
-        "auto", "run", "How the supernet is computed: the readable reference, or the fast form of the same function.",
-        choices=("auto", "reference", "fast"),
+        "auto", "run", "How the supernet is computed; auto: compiled once it is built, until then fast.",
+        choices=("auto", "reference", "fast", "compiled"),
     )  # fmt: skip
     threads: int = _setting(0, "run", "CPU threads; 0: one less than there are cores.", 0, 1024)
     options: Mapping[str, Scalar] = field(default_factory=dict)  # the strategy's own, all of them

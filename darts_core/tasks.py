@@ -17,8 +17,10 @@ from darts_core.data import Images, Plan
 from darts_core.data.plan import Split
 from darts_core.genotype import Genotype
 from darts_core.mix import Mix
+from darts_core.nets.compiled import CompiledSupernet
 from darts_core.nets.fast import FastSupernet
 from darts_core.nets.fixed import Network
+from darts_core.nets.kernels import Kernels, build
 from darts_core.nets.mixed import Supernet
 from darts_core.search.method import Loss, Weights
 from darts_core.space import SearchSpace
@@ -101,9 +103,18 @@ class ImageTask:
             "stem_stride": c.stem_stride,
         }
 
-    def supernet(self, space: SearchSpace, **net: Any) -> Supernet | FastSupernet:
+    def supernet(self, space: SearchSpace, **net: Any) -> Supernet | FastSupernet | CompiledSupernet:
+        """In the form that the backend says; `auto`, which a driver settles beforehand, is `fast`.
+
+        Raises:
+            BadInput: the compiled form is wanted, and it cannot be built here.
+        """
         reference = Supernet(space, **self._layout(), **net).to(self.device, self.dtype)
-        return reference if self.config.backend == "reference" else FastSupernet(reference)
+        if self.config.backend == "reference":
+            return reference
+        if self.config.backend == "compiled":
+            return CompiledSupernet(reference, Kernels(build.build()))
+        return FastSupernet(reference)
 
     def network(self, genotype: Genotype) -> Network:
         return Network(genotype, **self._layout()).to(self.device, self.dtype)

@@ -67,7 +67,7 @@ class Fan(nn.Module):
         for op, members in self.members.items():
             if not members:
                 continue
-            y = self._apply(op, x, relu)  # (N, H', W', members or 1, C)
+            y = self._computed(op, x, relu)  # (N, H', W', members or 1, C)
             if op in drop:
                 y = _drop(y, len(members), drop[op])
             column = weights[[self.edges[k] for k in members], self.ops.index(op)]
@@ -86,7 +86,7 @@ class Fan(nn.Module):
             total = term.new_zeros(*term.shape[:3], len(self.edges), term.shape[4])
         return total.index_add(3, torch.tensor(members, device=y.device), term)
 
-    def _apply(self, op: str, x: Tensor, relu: Tensor) -> Tensor:
+    def _computed(self, op: str, x: Tensor, relu: Tensor) -> Tensor:
         if op == "max_pool_3x3":
             return _spread(ops.batch_statistics(F.max_pool2d(x, 3, self.stride, 1)), 1)
         if op == "avg_pool_3x3":

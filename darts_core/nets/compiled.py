@@ -1,0 +1,248 @@
+"""The supernet of `mixed.py` with a compiled kernel for each cell: one call forward, one call backward.
+
+All weights are one flat vector, in the reference's order, so that optimisers and finite differences are single calls;
+`pack` and `unpack` map to the names that files hold. What the kernel fuses stands at the top of `kernels/cell.cpp`.
+
+`plain(weights)` is the same function of the same weights in pure PyTorch (`fast.py`). Second derivatives go there by
+themselves, and so does whatever the kernel has no form of: drop path, and devices other than the CPU.
+
+`tests/test_compiled.py` compares output and every gradient with `mixed.py` in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from darts_core import ops
+from darts_core.mix import Mix
+from darts_core.nets.fast import DILATION, FastSupernet
+from darts_core.nets.kernels import Kernels
+from darts_core.nets.mixed import MixedCell, MixedOperation, Supernet
+
+# The numbers of the operations in kernels/cell.cpp; a skip connection of stride 2 is a factorised reduction (3).
+KINDS = {
+    "max_pool_3x3": 0, "avg_pool_3x3": 1, "skip_connect": 2,
+    "sep_conv_3x3": 4, "sep_conv_5x5": 5, "dil_conv_3x3": 6, "dil_conv_5x5": 7,
+}  # fmt: skip
+REDUCTION = 3
+
+
+class Buffers:
+    """Memory of finished passes, kept for the next one: asking the system for it anew costs page faults every step."""
+
+    def __init__(self) -> None:
+        self.free: dict[tuple[int, torch.dtype], list[Tensor]] = {}
+
+    def lease(self, count: int, dtype: torch.dtype) -> Lease:
+        free = self.free.get((count, dtype))
+        return Lease(self, free.pop() if free else torch.empty(count, dtype=dtype))
+
+
+class Lease:
+    """A buffer that goes back when nobody holds the lease any more: when the graph of its pass is gone."""
+
+    def __init__(self, home: Buffers, buffer: Tensor) -> None:
+        self.home, self.buffer = home, buffer
+
+    def __del__(self) -> None:
+        self.home.free.setdefault((self.buffer.numel(), self.buffer.dtype), []).append(self.buffer)
+
+
+class CellPlan:
+    """What the kernel must know of one cell, and where its weights lie in the cell's slice of the flat vector."""
+
+    def __init__(self, kernels: Kernels, cell: MixedCell, begin: int, at: Mapping[str, int], size: int) -> None:
+        """`at`: name within the cell -> offset of the weight in the flat vector; the cell has `size` numbers there."""
+        spec = cell.cell
+        self.kernels, self.nodes, self.outputs = kernels, spec.nodes, list(spec.output)
+        self.channels = cell.preprocess1[1].out_channels  # type: ignore[index]
+        self.shape, self.size, self.reduces = spec.shape, size, cell.kind == "reduce"
+        place = lambda name: at[name] - begin  # noqa: E731
+        self.inputs: list[tuple[int, ...]] = []  # halves, offsets of the 1x1 convolutions
+        for j, module in enumerate((cell.preprocess0, cell.preprocess1)):
+            if isinstance(module, ops.FactorizedReduce):
+                halves = [place(f"preprocess{j}.{half}.weight") for half in ("conv_1", "conv_2")]
+                self.inputs.append((1, *halves))
+            else:
+                self.inputs.append((0, place(f"preprocess{j}.1.weight"), -1))
+        self.items: list[int] = []
+        for e, (source, target) in enumerate(spec.edges):
+            edge: MixedOperation = cell.edges[e]  # type: ignore[assignment]
+            for column, op in zip(edge.columns, edge.names, strict=True):
+                reduction = op == "skip_connect" and edge.stride == 2
+                layers = ("conv_1", "conv_2") if reduction else _layers(op)
+                weights = [place(f"edges.{e}.candidates.{op}.{layer}.weight") for layer in layers]
+                kind = REDUCTION if reduction else KINDS[op]
+                self.items += [source, target - spec.inputs, e, column, kind, *weights, *[-1] * (4 - len(weights))]
+        self.plans: dict[tuple[int, ...], tuple[Any, tuple[int, int]]] = {}
+        self.buffers = Buffers()
+
+    def plan(self, s0: Tensor, s1: Tensor) -> tuple[Any, tuple[int, int]]:
+        """The kernel's numbers for inputs (N, H, W, C) of these shapes, and how much it keeps for the way back."""
+        key = (*s0.shape, *s1.shape, s0.element_size())
+        if key not in self.plans:
+            head = [
+                s0.shape[0], self.channels, self.nodes, 2 if self.reduces else 1, *self.shape, self.size,
+            ]  # fmt: skip
+            for s, (halves, *weights) in zip((s0, s1), self.inputs, strict=True):
+                head += [*s.shape[1:], halves, *weights]
+            numbers = [*head, len(self.outputs), *self.outputs, len(self.items) // 9, *self.items]
+            self.plans[key] = self.kernels.plan(numbers, s0.dtype == torch.float64)
+        return self.plans[key]
+
+    def output_shape(self, s1: Tensor) -> tuple[int, int, int, int]:
+        N, H, W, _ = s1.shape
+        step = 2 if self.reduces else 1
+        return N, (H - 1) // step + 1, (W - 1) // step + 1, len(self.outputs) * self.channels
+
+
+def _layers(op: str) -> tuple[str, ...]:
+    if op not in DILATION:
+        return ()
+    return ("1", "2", "5", "6") if op.startswith("sep") else ("1", "2")
+
+
+class CellCall(torch.autograd.Function):
+    """s0, s1 (N, H, W, C), mix (edges, ops) and the cell's weights -> (N, H', W', outputs * C)."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, plan: CellPlan, plain: Callable[..., Tensor], s0: Tensor, s1: Tensor, mix: Tensor, weights: Tensor
+    ) -> Tensor:
+        s0, s1, mix = s0.contiguous(), s1.contiguous(), mix.contiguous()
+        numbers, (count, doubles) = plan.plan(s0, s1)
+        saved, kept = plan.buffers.lease(count, s0.dtype), torch.empty(doubles, dtype=torch.float64)
+        out = s1.new_empty(plan.output_shape(s1))
+        threads = torch.get_num_threads()
+        plan.kernels.forward(numbers, threads, s0, s1, weights, mix, saved.buffer, kept, out)
+        ctx.plan, ctx.plain, ctx.left = plan, plain, (numbers, threads, saved, kept)
+        ctx.save_for_backward(s0, s1, mix, weights)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        s0, s1, mix, weights = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[2:]
+        if torch.is_grad_enabled():  # a graph of the gradients is asked for: second derivatives
+            return (None, None, *_differentiable(ctx.plain, (s0, s1, mix, weights), wanted, grad))
+        numbers, threads, saved, kept = ctx.left
+        g0, g1, g_mix, g_weights = (
+            torch.empty_like(t) if want else None for t, want in zip((s0, s1, mix, weights), wanted, strict=True)
+        )
+        if g_mix is not None:
+            g_mix.zero_()  # `none` and what is not legal
+        needs = sum(bit for bit, want in zip((4, 8, 2, 1), wanted, strict=True) if want)
+        passed = (s0, s1, weights, mix, saved.buffer, kept)
+        ctx.plan.kernels.backward(
+            numbers, threads, passed, grad.contiguous(), needs, (g0, g1, g_weights, g_mix)
+        )
+        return None, None, g0, g1, g_mix, g_weights
+
+
+def _differentiable(
+    plain: Callable[..., Tensor], inputs: tuple[Tensor, ...], wanted: tuple[bool, ...], grad: Tensor
+) -> list[Tensor | None]:
+    """The same gradients by pure PyTorch, with a graph of their own."""
+    with torch.enable_grad():
+        # views: both inputs of the first cell are one tensor, and each has a gradient of its own
+        views = [t.view_as(t) if want else t.detach() for t, want in zip(inputs, wanted, strict=True)]
+        asked = [view for view, want in zip(views, wanted, strict=True) if want]
+        found = iter(torch.autograd.grad(plain(*views), asked, grad, create_graph=True, materialize_grads=True))
+    return [next(found) if want else None for want in wanted]
+
+
+class CompiledSupernet(nn.Module):
+    """`net(x, mix) -> (logits, None)` like `Supernet`, its weights one flat vector. Takes the reference's values."""
+
+    def __init__(self, reference: Supernet, kernels: Kernels) -> None:
+        super().__init__()
+        named = dict(reference.named_parameters())
+        self.shapes = {name: tuple(p.shape) for name, p in named.items()}
+        self.flat = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in named.values()]))
+        at, place = {}, 0
+        for name, p in named.items():
+            at[name], place = place, place + p.numel()
+        self.parts: list[int] = []  # numbers of each part: before the cells, each cell, behind them
+        self.plans: list[CellPlan] = []
+        self.kinds = [cell.kind for cell in reference.cells]  # type: ignore[union-attr]
+        begin = next(at[name] for name in named if name.startswith("cells."))
+        self.parts.append(begin)
+        for i, cell in enumerate(reference.cells):
+            own = [name for name in named if name.startswith(f"cells.{i}.")]
+            size = sum(named[name].numel() for name in own)
+            assert at[own[0]] == begin and at[own[-1]] + named[own[-1]].numel() == begin + size, "cells lie one by one"
+            within = {name.removeprefix(f"cells.{i}."): at[name] for name in own}
+            self.plans.append(CellPlan(kernels, cell, begin, within, size))  # type: ignore[arg-type]
+            self.parts.append(size)
+            begin += size
+        self.parts.append(place - begin)
+        self.names = [
+            [name for name in named if not name.startswith("cells.") and at[name] < self.parts[0]],
+            *([name for name in named if name.startswith(f"cells.{i}.")] for i in range(len(self.plans))),
+            [name for name in named if not name.startswith("cells.") and at[name] >= self.parts[0]],
+        ]
+        self.stem_stride = reference.stem[0].stride[0]
+        self._fast = (FastSupernet(deepcopy(reference).to("meta")),)  # in a tuple: its weights are not this module's
+
+    def forward(self, x: Tensor, mix: Mix, carry: Any = None) -> tuple[Tensor, Any]:
+        if mix.drop or x.device.type != "cpu":
+            return self.plain(self.flat)(x, mix, carry)
+        first, *cells, last = self.flat.split(self.parts)
+        s0 = s1 = self._stem(first, x).permute(0, 2, 3, 1)
+        for i, (kind, weights) in enumerate(zip(self.kinds, cells, strict=True)):
+            rows = mix.ops[kind].to(s1.dtype)
+            s0, s1 = s1, CellCall.apply(self.plans[i], partial(self._plain_cell, i), s0, s1, rows, weights)
+        weight, bias = self._views(len(self.parts) - 1, last).values()
+        return F.linear(s1.mean((1, 2)), weight, bias), carry
+
+    def plain(self, weights: Tensor) -> Callable[..., tuple[Tensor, Any]]:
+        """The net in pure PyTorch at the flat `weights`: (x, mix, carry) -> (logits, carry)."""
+        fast = self._fast[0]
+        named = fast.pack(self._named(weights))
+        return lambda x, mix, carry=None: functional_call(fast, named, (x, mix, carry))
+
+    def _plain_cell(self, i: int, s0: Tensor, s1: Tensor, mix: Tensor, weights: Tensor) -> Tensor:
+        """Cell i as `CellCall` computes it."""
+        fast, prefix = self._fast[0], f"cells.{i}."
+        named = self._views(1 + i, weights)
+        layout = {ours: names for ours, names in fast.layout.items() if ours.startswith(prefix)}
+        stacked = {name for names in layout.values() for name in names}
+        packed = {name: t for name, t in named.items() if name not in stacked}
+        packed |= {ours: torch.cat([named[name] for name in names]) for ours, names in layout.items()}
+        own = {name.removeprefix(prefix): t for name, t in packed.items()}
+        images = (s.permute(0, 3, 1, 2) for s in (s0, s1))
+        return functional_call(fast.cells[i], own, (*images, mix, {})).permute(0, 2, 3, 1)
+
+    def _stem(self, weights: Tensor, x: Tensor) -> Tensor:
+        kernel, scale, shift = self._views(0, weights).values()
+        y = F.conv2d(x.contiguous(memory_format=torch.channels_last), kernel, None, self.stem_stride, 1)
+        return ops.batch_statistics(y, scale, shift)
+
+    def _views(self, part: int, weights: Tensor) -> dict[str, Tensor]:
+        """Name -> weight, as views of one part of the flat vector."""
+        shapes = [self.shapes[name] for name in self.names[part]]
+        pieces = weights.split([torch.Size(shape).numel() for shape in shapes])
+        return {n: w.view(s) for n, w, s in zip(self.names[part], pieces, shapes, strict=True)}
+
+    def _named(self, flat: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for part, weights in enumerate(flat.split(self.parts)):
+            found |= self._views(part, weights)
+        return found
+
+    def pack(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors under the reference's weight names -> the flat vector. Works for momentum and gradients as well."""
+        return {"flat": torch.cat([tensors[name].reshape(-1) for name in self.shapes])}
+
+    def unpack(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of `pack`, as copies."""
+        return {name: t.clone() for name, t in self._named(tensors["flat"]).items()}

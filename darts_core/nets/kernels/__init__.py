@@ -1,0 +1,51 @@
+"""The compiled kernels as Python sees them: a shared library, loaded with ctypes, that knows nothing of torch.
+
+`cell.cpp` is built on the machine it runs on (`build.py`), so nothing here depends on the version of torch or Python.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_POINTER, _INT = ctypes.c_void_p, ctypes.c_int
+
+
+class Kernels:
+    """The library at `path`. Tensors are dense, on the CPU, all of one type, float32 or float64."""
+
+    def __init__(self, path: Path) -> None:
+        self.library = ctypes.CDLL(str(path))
+        self.library.cell_sizes.argtypes = [_POINTER, _INT, _POINTER]
+        self.library.cell_forward.argtypes = [_POINTER, _INT, _INT, *[_POINTER] * 7]
+        self.library.cell_backward.argtypes = [_POINTER, _INT, _INT, *[_POINTER] * 7, _INT, *[_POINTER] * 4]
+        for name in ("cell_sizes", "cell_forward", "cell_backward"):
+            getattr(self.library, name).restype = None
+
+    def plan(self, numbers: Sequence[int], wide: bool) -> tuple[Any, tuple[int, int]]:
+        """A cell as the library reads it, and how many numbers and doubles a forward pass keeps for the way back.
+
+        The order of `numbers` is that of `Cell` in `cell.cpp`; `wide` means float64.
+        """
+        plan, sizes = (ctypes.c_int64 * len(numbers))(*numbers), (ctypes.c_int64 * 2)()
+        self.library.cell_sizes(plan, wide, sizes)
+        return plan, (sizes[0], sizes[1])
+
+    def forward(
+        self, plan: Any, threads: int, s0: Any, s1: Any, weights: Any, mix: Any, saved: Any, kept: Any, out: Any
+    ) -> None:
+        """Tensors (N, H, W, C) s0 and s1 -> out (N, H', W', outputs * C); fills `saved` and `kept`."""
+        tensors = [t.data_ptr() for t in (s0, s1, weights, mix, saved, kept, out)]
+        self.library.cell_forward(plan, s1.element_size() == 8, threads, *tensors)
+
+    def backward(
+        self, plan: Any, threads: int, passed: Sequence[Any], gradient: Any, needs: int, wanted: Sequence[Any]
+    ) -> None:
+        """Gradients from that of the output. `passed`: s0 to kept as in `forward`; `wanted`: tensors to fill for
+        s0, s1, weights and mix, None where not wanted; `needs` says the same in bits (4, 8, 1, 2).
+        """
+        tensors = [t.data_ptr() for t in (*passed, gradient)]
+        found = [None if t is None else t.data_ptr() for t in wanted]
+        self.library.cell_backward(plan, gradient.element_size() == 8, threads, *tensors, needs, *found)
