@@ -46,8 +46,10 @@ template <class T, int N> struct Vec {
   typedef T v __attribute__((vector_size(N * sizeof(T)), aligned(sizeof(T)), may_alias));
 };
 template <class T> constexpr int lanes() { return VECTOR_BYTES / sizeof(T); }
-template <class V> inline V load(const void* p) { V v; __builtin_memcpy(&v, p, sizeof(V)); return v; }
-template <class V> inline void store(void* p, V v) { __builtin_memcpy(p, &v, sizeof(V)); }
+// Through a packed struct: one unaligned instruction, where memcpy would take two halves by way of the stack.
+template <class V> struct __attribute__((packed, may_alias)) Anywhere { V v; };
+template <class V> inline V load(const void* p) { return ((const Anywhere<V>*)p)->v; }
+template <class V> inline void store(void* p, V v) { ((Anywhere<V>*)p)->v = v; }
 
 inline i64 up(i64 n, i64 step) { return (n + step - 1) / step * step; }
 
