@@ -13,7 +13,8 @@ with running statistics, a full backward pass in the alpha step, a copy of the m
 
 All sides take turns in one process; a cell of the table is the median over the turns of (time of the original / time of
 the backend), with the smallest and the largest turn behind it. Times are CPU time of the process. Memory is the peak
-of processes of their own, above what they held before the step. Machines differ: quote ratios. `LOG.md` keeps what was found.
+of processes of their own, above what they held before the step. Machines differ: quote ratios. `LOG.md` keeps what was
+found.
 """
 
 from __future__ import annotations

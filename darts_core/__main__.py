@@ -22,7 +22,7 @@ from darts_core import io
 from darts_core.config import PRESETS, SearchConfig, preset_named, settings_of
 from darts_core.derive import derive as derive_cell
 from darts_core.drive import branch as make_branch
-from darts_core.drive import drive, new_run
+from darts_core.drive import drive, new_run, settings_in
 from darts_core.errors import BadInput
 from darts_core.events import (
     KINDS,
@@ -95,6 +95,9 @@ def search(
     ] = None,
     epochs: Annotated[str | None, typer.Option("--epochs", help="Passes over the weight split.")] = None,
     seed: Annotated[str | None, typer.Option("--seed", help="Decides every random number.")] = None,
+    backend: Annotated[
+        str | None, typer.Option("--backend", help="How to compute: auto, reference, fast or compiled.")
+    ] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Several searches in turn: 0-4, or 0,3,7.")] = None,
     set_: Settings = None,
     name: Name = None,
@@ -122,6 +125,7 @@ def search(
         "order": order,
         "epochs": epochs,
         "seed": seed,
+        "backend": backend,
     }
     changes = {k: v for k, v in flags.items() if v is not None} | _assignments(set_)
     if config_json is not None:
@@ -192,6 +196,8 @@ def repeat(run: str, name: Name = None, runs: Runs = None, as_json: Json = False
         raise BadInput(
             f"run {run}", "parent", "is a branch", f"repeat its parent {reader.info['parent']['run']} and branch again"
         )
+    if saved := reader.checkpoints():
+        config = config.with_(backend=settings_in(reader, saved[0].file).backend)  # `auto` was settled at the start
     orders: dict[int, list[Order]] = {}
     for line in reader.events()[0]:
         if line["type"] == "applied" and line["accepted"] and line["kind"] in ("set", "stop"):

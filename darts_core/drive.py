@@ -235,11 +235,16 @@ def _search(
     threads = int(writer.info["threads"])
     torch.set_num_threads(threads)
     level = torch.backends.cpu.get_cpu_capability()
-    tell(Phase("torch", f"torch {torch.__version__} on {device}, {threads} CPU threads, {level}"))
+    backend, why = _backend(config.backend, _backend_before(writer), device.type)
+    config = config.with_(backend=backend)
+    words = f"torch {torch.__version__} on {device}, {threads} CPU threads, {level}; {backend} supernet{why}"
+    tell(Phase("torch", words))
     task = image_task(config, device)
     tell(Phase("data", ". ".join([_described(task), *task.images.notes])))
 
     start, replayed = _start(writer, say)
+    if start is not None:
+        start.settings = {**start.settings, "backend": backend}
     desk = Desk(writer, signals, {**given, **replayed}, say)
     state: State | None = start
     result: Result | None = None
@@ -273,6 +278,37 @@ def _device(torch: Any, wanted: str) -> Any:
     if not there[wanted]:
         raise BadInput("settings", "device", f"{wanted} is not available on this machine", "choose auto or cpu")
     return torch.device(wanted)
+
+
+def _backend_before(writer: RunWriter) -> str:
+    """How the supernet was computed at the checkpoint that a run goes on from; empty for a new run."""
+    found = writer.last_good_checkpoint()
+    return _settings(found.data, found.event.file).backend if found.event else ""
+
+
+def _backend(wanted: str, before: str, device: str) -> tuple[str, str]:
+    """How to compute the supernet for the whole life of this run, and a few words where that needs a reason.
+
+    A run goes on as it began, to the last bit. `auto` takes the compiled form once it is built; until then it is built
+    in the background, for later searches.
+    """
+    from darts_core.nets.kernels import build
+
+    if before and wanted in ("auto", before):
+        wanted = "fast" if before == "auto" else before
+    if wanted in ("reference", "fast"):
+        return wanted, ""
+    if device != "cpu":
+        return "fast", ""
+    if build.compiler() is None:
+        return "fast", " (no C++ compiler found: the compiled one is several times faster)"
+    if wanted == "auto" and build.ready() is None:
+        return "fast", " (the compiled one is being built for later searches)" if build.begin() else ""
+    try:
+        build.build()
+    except BadInput as error:
+        return "fast", f" ({error})"
+    return "compiled", ""
 
 
 def _described(task: ImageTask) -> str:
@@ -387,7 +423,11 @@ def settings_in(run: RunReader, file: str) -> SearchConfig:
     Raises:
         BadInput: the checkpoint is damaged.
     """
-    metadata, _ = io.check_tensors(run.read_checkpoint(file), file)
+    return _settings(run.read_checkpoint(file), file)
+
+
+def _settings(data: bytes, file: str) -> SearchConfig:
+    metadata, _ = io.check_tensors(data, file)
     about = io.loads(metadata.get("state", "").encode(), file, io.HEADER_LIMIT)
     return SearchConfig.from_dict(about.get("settings", {}) if isinstance(about, dict) else {}, file)
 

@@ -8,17 +8,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import config, task
+from small import SMALL, config, task
 
 from darts_core.config import SearchConfig, steerable
 from darts_core.events import Applied, Epoch, Order, Result, Step, from_json, to_json
 from darts_core.genotype import Genotype
+from darts_core.nets.kernels import build
 from darts_core.search.bilevel import Host, Search, Snapshot
 from darts_core.search.state import State, from_bytes
 from darts_core.strategies import STRATEGIES, strategy_named
 
 ALL = pytest.mark.parametrize("name", STRATEGIES)
 TIMES = {"seconds": 0.0}
+
+
+@pytest.fixture(autouse=True, params=["fast", "compiled"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything holds for every way of computing the supernet."""
+    monkeypatch.setitem(SMALL, "backend", request.param)
+    monkeypatch.delenv(build.OFF, raising=False)
+    if request.param == "compiled" and build.compiler() is None:
+        pytest.skip("no C++ compiler on this machine")
 
 
 def events(

@@ -35,6 +35,9 @@ KINDS = {
 REDUCTION = 3
 
 
+LARGEST = 1 << 29  # bytes that a cell may keep where no way back follows: beyond, pure PyTorch frees as it goes
+
+
 class Buffers:
     """Memory of finished passes, kept for the next one: asking the system for it anew costs page faults every step."""
 
@@ -59,10 +62,15 @@ class Lease:
 class CellPlan:
     """What the kernel must know of one cell, and where its weights lie in the cell's slice of the flat vector."""
 
-    def __init__(self, kernels: Kernels, cell: MixedCell, begin: int, at: Mapping[str, int], size: int) -> None:
-        """`at`: name within the cell -> offset of the weight in the flat vector; the cell has `size` numbers there."""
+    def __init__(
+        self, kernels: Kernels, buffers: Buffers, cell: MixedCell, begin: int, at: Mapping[str, int], size: int
+    ) -> None:
+        """`at`: name within the cell -> offset of the weight in the flat vector; the cell has `size` numbers there,
+        from `begin`.
+        """
         spec = cell.cell
-        self.kernels, self.nodes, self.outputs = kernels, spec.nodes, list(spec.output)
+        self.kernels, self.buffers = kernels, buffers
+        self.nodes, self.outputs = spec.nodes, list(spec.output)
         self.channels = cell.preprocess1[1].out_channels  # type: ignore[index]
         self.shape, self.size, self.reduces = spec.shape, size, cell.kind == "reduce"
         place = lambda name: at[name] - begin  # noqa: E731
@@ -83,7 +91,6 @@ class CellPlan:
                 kind = REDUCTION if reduction else KINDS[op]
                 self.items += [source, target - spec.inputs, e, column, kind, *weights, *[-1] * (4 - len(weights))]
         self.plans: dict[tuple[int, ...], tuple[Any, tuple[int, int]]] = {}
-        self.buffers = Buffers()
 
     def plan(self, s0: Tensor, s1: Tensor) -> tuple[Any, tuple[int, int]]:
         """The kernel's numbers for inputs (N, H, W, C) of these shapes, and how much it keeps for the way back."""
@@ -98,6 +105,10 @@ class CellPlan:
             self.plans[key] = self.kernels.plan(numbers, s0.dtype == torch.float64)
         return self.plans[key]
 
+    def bytes(self, s0: Tensor, s1: Tensor) -> int:
+        """What a forward pass keeps."""
+        return self.plan(s0, s1)[1][0] * s0.element_size()
+
     def output_shape(self, s1: Tensor) -> tuple[int, int, int, int]:
         N, H, W, _ = s1.shape
         step = 2 if self.reduces else 1
@@ -111,13 +122,12 @@ def _layers(op: str) -> tuple[str, ...]:
 
 
 class CellCall(torch.autograd.Function):
-    """s0, s1 (N, H, W, C), mix (edges, ops) and the cell's weights -> (N, H', W', outputs * C)."""
+    """s0, s1 (N, H, W, C), mix (edges, ops) and the cell's weights, all dense -> (N, H', W', outputs * C)."""
 
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any, plan: CellPlan, plain: Callable[..., Tensor], s0: Tensor, s1: Tensor, mix: Tensor, weights: Tensor
     ) -> Tensor:
-        s0, s1, mix = s0.contiguous(), s1.contiguous(), mix.contiguous()
         numbers, (count, doubles) = plan.plan(s0, s1)
         saved, kept = plan.buffers.lease(count, s0.dtype), torch.empty(doubles, dtype=torch.float64)
         out = s1.new_empty(plan.output_shape(s1))
@@ -142,9 +152,7 @@ class CellCall(torch.autograd.Function):
             g_mix.zero_()  # `none` and what is not legal
         needs = sum(bit for bit, want in zip((4, 8, 2, 1), wanted, strict=True) if want)
         passed = (s0, s1, weights, mix, saved.buffer, kept)
-        ctx.plan.kernels.backward(
-            numbers, threads, passed, grad.contiguous(), needs, (g0, g1, g_weights, g_mix)
-        )
+        ctx.plan.kernels.backward(numbers, threads, passed, grad.contiguous(), needs, (g0, g1, g_weights, g_mix))
         return None, None, g0, g1, g_mix, g_weights
 
 
@@ -173,6 +181,7 @@ class CompiledSupernet(nn.Module):
             at[name], place = place, place + p.numel()
         self.parts: list[int] = []  # numbers of each part: before the cells, each cell, behind them
         self.plans: list[CellPlan] = []
+        buffers = Buffers()
         self.kinds = [cell.kind for cell in reference.cells]  # type: ignore[union-attr]
         begin = next(at[name] for name in named if name.startswith("cells."))
         self.parts.append(begin)
@@ -181,7 +190,7 @@ class CompiledSupernet(nn.Module):
             size = sum(named[name].numel() for name in own)
             assert at[own[0]] == begin and at[own[-1]] + named[own[-1]].numel() == begin + size, "cells lie one by one"
             within = {name.removeprefix(f"cells.{i}."): at[name] for name in own}
-            self.plans.append(CellPlan(kernels, cell, begin, within, size))  # type: ignore[arg-type]
+            self.plans.append(CellPlan(kernels, buffers, cell, begin, within, size))  # type: ignore[arg-type]
             self.parts.append(size)
             begin += size
         self.parts.append(place - begin)
@@ -197,10 +206,14 @@ class CompiledSupernet(nn.Module):
         if mix.drop or x.device.type != "cpu":
             return self.plain(self.flat)(x, mix, carry)
         first, *cells, last = self.flat.split(self.parts)
-        s0 = s1 = self._stem(first, x).permute(0, 2, 3, 1)
+        s0 = s1 = self._stem(first, x).permute(0, 2, 3, 1).contiguous()
         for i, (kind, weights) in enumerate(zip(self.kinds, cells, strict=True)):
-            rows = mix.ops[kind].to(s1.dtype)
-            s0, s1 = s1, CellCall.apply(self.plans[i], partial(self._plain_cell, i), s0, s1, rows, weights)
+            rows = mix.ops[kind].to(s1.dtype).contiguous()
+            plain = partial(self._plain_cell, i)
+            if torch.is_grad_enabled() or self.plans[i].bytes(s0, s1) <= LARGEST:
+                s0, s1 = s1, CellCall.apply(self.plans[i], plain, s0, s1, rows, weights)
+            else:
+                s0, s1 = s1, plain(s0, s1, rows, weights)
         weight, bias = self._views(len(self.parts) - 1, last).values()
         return F.linear(s1.mean((1, 2)), weight, bias), carry
 

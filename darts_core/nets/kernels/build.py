@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -117,12 +118,13 @@ def begin() -> bool:
     if path is None or path.is_file() or _failed(path).exists() or io.locked(_lock(path)):
         return False
     try:
-        subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "darts_core.nets.kernels.build", "--background"], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
     except OSError:
         return False
+    threading.Thread(target=process.wait, daemon=True).start()  # or a zombie would stay until the search ends
     return True
 
 
