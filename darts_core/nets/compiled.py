@@ -182,7 +182,7 @@ class CompiledSupernet(nn.Module):
         self.parts: list[int] = []  # numbers of each part: before the cells, each cell, behind them
         self.plans: list[CellPlan] = []
         buffers = Buffers()
-        self.kinds = [cell.kind for cell in reference.cells]  # type: ignore[union-attr]
+        self.kinds: list[str] = [cell.kind for cell in reference.cells]  # type: ignore
         begin = next(at[name] for name in named if name.startswith("cells."))
         self.parts.append(begin)
         for i, cell in enumerate(reference.cells):
@@ -199,7 +199,7 @@ class CompiledSupernet(nn.Module):
             *([name for name in named if name.startswith(f"cells.{i}.")] for i in range(len(self.plans))),
             [name for name in named if not name.startswith("cells.") and at[name] >= self.parts[0]],
         ]
-        self.stem_stride = reference.stem[0].stride[0]
+        self.stem_stride: int = reference.stem[0].stride[0]  # type: ignore
         self._fast = (FastSupernet(deepcopy(reference).to("meta")),)  # in a tuple: its weights are not this module's
 
     def forward(self, x: Tensor, mix: Mix, carry: Any = None) -> tuple[Tensor, Any]:

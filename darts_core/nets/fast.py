@@ -6,6 +6,7 @@ What makes it fast, all of it exact:
 all
   their channels, one batch norm over the concatenation.
 - Pools, their batch norm, ReLU and identity depend on the state alone: once per state, not per edge.
+- The input gradient of a dilated convolution is a forward convolution, which the CPU does faster.
 - `none` contributes nothing and is left out; images lie channels-last, which CPU and GPU kernels prefer.
 
 `tests/test_fast.py` compares output and every gradient with `mixed.py` in float64.
@@ -35,6 +36,33 @@ def _layers(op: str, stride: int) -> tuple[str, ...]:
     if op in DILATION:
         return LAYERS[op[:3]]
     return ("conv_1", "conv_2") if op == "skip_connect" and stride == 2 else ()
+
+
+class Dilated(torch.autograd.Function):
+    """Dilated depthwise convolution of stride 1, (N, K, H, W) -> the same shape; its input gradient is a forward one.
+
+    The CPU's own way back is twelve times slower there (`benchmarks/LOG.md`). Both gradients are made of differentiable
+    calls, so second derivatives need nothing else.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: int, dilation: int) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(x, weight)
+        ctx.padding, ctx.dilation = padding, dilation
+        return F.conv2d(x, weight, None, 1, padding, dilation, groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,), (x, weight) = grads, ctx.saved_tensors
+        around = [ctx.padding] * 2, [ctx.dilation] * 2
+        image = kernel = None
+        if ctx.needs_input_grad[0]:
+            image = F.conv2d(grad, weight.flip(2, 3), None, 1, *around, groups=x.shape[1])
+        if ctx.needs_input_grad[1]:
+            kernel = torch.ops.aten.convolution_backward(
+                grad, x, weight, None, [1, 1], *around, False, [0, 0], x.shape[1], [False, True, False]
+            )[1]
+        return image, kernel, None, None
 
 
 class Fan(nn.Module):
@@ -107,7 +135,10 @@ class Fan(nn.Module):
     ) -> Tensor:
         """(N, count*C, H, W): depthwise, 1x1 within each edge, batch norm."""
         padding = dilation * (depthwise.shape[-1] - 1) // 2
-        y = F.conv2d(x, depthwise, None, stride, padding, dilation, groups=x.shape[1])
+        if stride == 1 and dilation > 1 and x.device.type == "cpu":
+            y = Dilated.apply(x, depthwise, padding, dilation)
+        else:
+            y = F.conv2d(x, depthwise, None, stride, padding, dilation, groups=x.shape[1])
         return ops.batch_statistics(_pointwise(y, pointwise, count))
 
     def _reduced(self, relu: Tensor, first: Tensor, second: Tensor, count: int) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,16 +240,32 @@ class Search:
         """Both losses of this step. The module's own weights are used directly; others through a functional call."""
         own: Weights = {name: p.detach() for name, p in self.params.items()}
 
+        def loss_at(weights: Weights, mix: Mix, batch: Batch) -> Loss:
+            if weights is not own:
+                return self.evaluate(weights, mix, batch, "arch")
+            with self.weights_held():
+                return self.evaluate(None, mix, batch, "arch")
+
         def train(weights: Weights, alphas: Alphas) -> Loss:
-            mix = self.relax(alphas, "arch")
-            return self.evaluate(None if weights is own else weights, mix, weights_batch, "arch")
+            return loss_at(weights, self.relax(alphas, "arch"), weights_batch)
 
         def val(weights: Weights, alphas: Alphas) -> Loss:
             mix = self.relax(alphas, "arch")
-            loss = self.evaluate(None if weights is own else weights, mix, arch_batch, "arch")
+            loss = loss_at(weights, mix, arch_batch)
             return loss._replace(value=loss.value + self.method.penalty(alphas, mix, self.moment("arch")))
 
         return Objective(train, val, self.ahead, own, self.alphas, cosine(self.config, self.epoch))
+
+    @contextmanager
+    def weights_held(self) -> Iterator[None]:
+        """The weights are constants of what is computed inside: no way back leads to them, and none is paid for."""
+        for p in self.params.values():
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for p in self.params.values():
+                p.requires_grad_(True)
 
     def ahead(self, weights: Weights, grads: Sequence[Tensor]) -> Weights:
         """The virtual step w - xi * (momentum * buffer + grad + decay * w): SGD's next step, without clipping."""
