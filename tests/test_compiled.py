@@ -230,6 +230,21 @@ def test_a_run_keeps_the_backend_that_it_began_with(kernels: Kernels) -> None:
     assert _backend("auto", "", "cuda") == ("fast", "")
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="owners of files as POSIX has them")
+def test_a_library_that_others_may_write_is_not_loaded(
+    kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = build.build()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    planted = tmp_path / "darts-workbench" / there.name
+    planted.parent.mkdir(mode=0o700)
+    planted.write_bytes(there.read_bytes())
+    planted.chmod(0o777)
+    assert build.ready() is None and _backend("compiled", "", "cpu")[0] == "fast"
+    planted.chmod(0o700)
+    assert build.ready() == planted
+
+
 @pytest.mark.slow
 def test_two_processes_may_build_at_once(tmp_path: Path) -> None:
     around = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}

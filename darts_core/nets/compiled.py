@@ -4,7 +4,7 @@ All weights are one flat vector, in the reference's order, so that optimisers an
 `pack` and `unpack` map to the names that files hold. What the kernel fuses stands at the top of `kernels/cell.cpp`.
 
 `plain(weights)` is the same function of the same weights in pure PyTorch (`fast.py`). Second derivatives go there by
-themselves, and so does whatever the kernel has no form of: drop path, and devices other than the CPU.
+themselves, and so does whatever the kernel has no form of: drop path, half precision, devices other than the CPU.
 
 `tests/test_compiled.py` compares output and every gradient with `mixed.py` in float64.
 """
@@ -203,7 +203,7 @@ class CompiledSupernet(nn.Module):
         self._fast = (FastSupernet(deepcopy(reference).to("meta")),)  # in a tuple: its weights are not this module's
 
     def forward(self, x: Tensor, mix: Mix, carry: Any = None) -> tuple[Tensor, Any]:
-        if mix.drop or x.device.type != "cpu":
+        if mix.drop or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
             return self.plain(self.flat)(x, mix, carry)
         first, *cells, last = self.flat.split(self.parts)
         s0 = s1 = self._stem(first, x).permute(0, 2, 3, 1).contiguous()

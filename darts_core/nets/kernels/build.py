@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -77,7 +78,15 @@ def library() -> Path | None:
 def ready() -> Path | None:
     """The library, if it has been built."""
     path = library()
-    return path if path and path.is_file() and not path.is_symlink() else None
+    return path if path and path.is_file() and _ours(path) else None
+
+
+def _ours(path: Path) -> bool:
+    """Loading a library runs it: both it and its folder must be this user's, and nobody else's to write."""
+    if not hasattr(os, "getuid"):
+        return not path.is_symlink()
+    found = [entry.lstat() for entry in (path, path.parent)]
+    return all(s.st_uid == os.getuid() and not s.st_mode & 0o022 and not stat.S_ISLNK(s.st_mode) for s in found)
 
 
 def build() -> Path:
@@ -90,7 +99,9 @@ def build() -> Path:
     if path is None:
         raise BadInput("kernels", "compiler", "none was found", FIX)
     if path.is_file():
-        return path
+        if _ours(path):
+            return path
+        raise BadInput(path, "", "belongs to, or may be written by, someone else", "remove it, or use backend=fast")
     with io.told(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(prefix="building-", dir=path.parent) as aside:
@@ -106,6 +117,7 @@ def build() -> Path:
             tried = [sys.executable, "-m", "darts_core.nets.kernels.build", "--try", str(made)]
             if subprocess.run(tried, capture_output=True, timeout=60).returncode != 0:
                 raise BadInput("kernels", "library", "does not load on this machine", FIX)
+            made.chmod(0o700)
             os.replace(made, path)
     return path
 
