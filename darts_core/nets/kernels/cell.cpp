@@ -451,6 +451,7 @@ void pool_columns(const T* x, i64 C, i64 H, i64 W, i64 S, i64 Ho, i64 Wo, T* mx,
   typedef typename Vec<T, VL>::v V;
   typedef typename IndexOf<T>::t I;
   typedef typename Vec<I, VL>::v IV;
+  typedef typename Vec<uint8_t, VL>::v BV;
   for (i64 h = 0; h < Ho; ++h) {
     i64 y0 = std::max((i64)0, h * S - 1), y1 = std::min(H - 1, h * S + 1);
     for (i64 w = 0; w < Wo; ++w) {
@@ -467,7 +468,7 @@ void pool_columns(const T* x, i64 C, i64 H, i64 W, i64 S, i64 Ho, i64 Wo, T* mx,
         }
       store<V>(mx + o, m);
       store<V>(av + o, a * ((T)1 / (T)((y1 - y0 + 1) * (x1 - x0 + 1))));
-      for (int i = 0; i < VL; ++i) ix[o + i] = (uint8_t)id[i];
+      store(ix + o, __builtin_convertvector(id, BV));
     }
   }
 }
@@ -476,13 +477,13 @@ void pool_back_columns(const T* gm, const uint8_t* ix, const T* ga, i64 C, i64 H
   typedef typename Vec<T, VL>::v V;
   typedef typename IndexOf<T>::t I;
   typedef typename Vec<I, VL>::v IV;
+  typedef typename Vec<uint8_t, VL>::v BV;
   for (i64 h = 0; h < Ho; ++h) {
     i64 y0 = std::max((i64)0, h * S - 1), y1 = std::min(H - 1, h * S + 1);
     for (i64 w = 0; w < Wo; ++w) {
       i64 x0 = std::max((i64)0, w * S - 1), x1 = std::min(W - 1, w * S + 1), o = (h * Wo + w) * C;
       V a = load<V>(ga + o) * ((T)1 / (T)((y1 - y0 + 1) * (x1 - x0 + 1))), g = load<V>(gm + o);
-      IV id;
-      for (int i = 0; i < VL; ++i) id[i] = ix[o + i];
+      IV id = __builtin_convertvector(load<BV>(ix + o), IV);
       for (i64 yy = y0; yy <= y1; ++yy)
         for (i64 xx = x0; xx <= x1; ++xx) {
           T* p = gx + (yy * W + xx) * C;
