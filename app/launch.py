@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         root = runs_root()
         os.environ["DARTS_TOKEN"] = read_token(root)  # the server, in this process, reads the same one
         if not (asked.no_search or os.environ.get("NO_SEARCH", "") not in ("", "0")):
-            first = process.start(preset_named(FIRST_SEARCH).config().to_dict(), root)
+            first = process.start(preset_named(FIRST_SEARCH).watched().to_dict(), root)
             print(f"  A first search is starting: {first.name}. NO_SEARCH=1 leaves it out.", flush=True)
         _serve(root, asked.port, browser=has_browser() and not asked.no_browser)
     except BadInput as problem:

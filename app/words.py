@@ -69,10 +69,11 @@ def progress(status: Mapping[str, Any]) -> str:
 
 
 def preset_of(config: Mapping[str, Any]) -> str | None:
-    """The preset that a configuration is, whatever its seed; None when something else was changed."""
+    """The preset that a configuration is, whatever its seed and pace; None when something else was changed."""
+    free = ("seed", "threads", "device", "backend", "pace")
     for name, preset in PRESETS.items():
         known = preset.config().to_dict()
-        if all(config.get(key) == value for key, value in known.items() if key not in ("seed", "threads", "device")):
+        if all(config.get(key) == value for key, value in known.items() if key not in free):
             return name
     return None
 

@@ -199,6 +199,9 @@ class SearchConfig:
         choices=("auto", "reference", "fast", "compiled"),
     )  # fmt: skip
     threads: int = _setting(0, "run", "CPU threads; 0: one less than there are cores.", 0, 1024)
+    pace: float = _setting(
+        0.0, "run", "At most this many steps per second, to watch them; 0: as fast as it goes.", 0, 1000, steer=True
+    )
     options: Mapping[str, Scalar] = field(default_factory=dict)  # the strategy's own, all of them
 
     def __post_init__(self) -> None:
@@ -344,6 +347,11 @@ class Preset:
     seconds: int | None
     doc: str
     values: Mapping[str, Scalar]
+    pace: float = 0.0  # steps per second at which it is pleasant to watch on a machine that could go faster; 0: any
+
+    def watched(self, **changes: Any) -> SearchConfig:
+        """The configuration for a page: no faster than eyes can follow."""
+        return self.config(**{"pace": self.pace, **changes})
 
     def config(self, **changes: Any) -> SearchConfig:
         return SearchConfig.from_dict({**self.values, **changes})
@@ -369,6 +377,7 @@ PRESETS: Mapping[str, Preset] = {
                 "stem_multiplier": 1, "stem_stride": 2, "batch": 50, "arch_batch": 100, "epochs": 15, "seed": 0,
                 "retrain_epochs": 4, "random_cells": 1,
             },
+            pace=10.0,
         ),
         Preset(
             "laptop", "Laptop", 60,
@@ -378,16 +387,19 @@ PRESETS: Mapping[str, Preset] = {
                 "channels": 8, "stem_multiplier": 1, "stem_stride": 2, "batch": 50, "arch_batch": 100, "epochs": 16,
                 "seed": 0, "hessian_every": 0, "retrain_epochs": 6, "random_cells": 3,
             },
+            pace=8.0,
         ),
         Preset(
             "collapse", "See it collapse", 60,
             "Labels with 40 % noise: the supernet memorises them and the alphas run to skip connections.",
             {**_S2, "label_noise": 0.4},
+            pace=20.0,
         ),
         Preset(
             "clean", "The clean control", 60,
             "The collapse search without label noise: the cause removed, no collapse.",
             {**_S2, "label_noise": 0.0},
+            pace=20.0,
         ),
         Preset(
             "cifar", "CIFAR-10, small", 1800, "The DARTS space on 16x16 CIFAR-10: hours on a laptop, minutes on a GPU.",

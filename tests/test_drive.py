@@ -180,3 +180,13 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path) -> None:
     assert told[0]["identical"] is True and told[0]["checkpoint"] != newest
     assert any(newest in line["message"] for line in lines(tmp_path, "cut", "phase"))
     assert RunReader(tmp_path, "cut").status().state == "finished"
+
+
+def test_a_pace_slows_a_search_down_and_changes_no_number(tmp_path: Path) -> None:
+    assert drive(new_run(tmp_path, "free", CONFIG, ["test"]), CONFIG) == 0
+    paced = CONFIG.with_(epochs=4, pace=30)
+    assert drive(new_run(tmp_path, "paced", paced, ["test"]), paced) == 0
+    free, slow = RunReader(tmp_path, "free"), RunReader(tmp_path, "paced")
+    assert free.raw_steps() == slow.raw_steps()
+    spent = sum(line["seconds"] for line in lines(tmp_path, "paced", "epoch"))
+    assert spent >= 0.9 * (slow.step_count() - 1) / 30

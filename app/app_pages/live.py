@@ -139,12 +139,12 @@ def new_search() -> None:
     )
     seconds, known = seconds_here(chosen)
     if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch", key="start"):
-        start(PRESETS[chosen].config())
+        start(PRESETS[chosen].watched())
     busy = sum(run.state == "running" for run in summaries())
     shared = f" {busy} other {'search shares' if busy == 1 else 'searches share'} the cores now." if busy else ""
     st.caption((f"{about(seconds).capitalize()}, {known}." if seconds else "Hours without a GPU.") + shared)
     with st.expander("All settings"), st.form(f"settings-{chosen}", border=False):
-        values = PRESETS[chosen].config().to_dict()
+        values = PRESETS[chosen].watched().to_dict()
         choices = {"dataset": catalogue()["datasets"], "strategy": catalogue()["strategies"]}
         options = settings_of(str(values["strategy"]))
         said = ask_all(options, values, chosen, choices)
@@ -433,7 +433,7 @@ def announce(config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.info(said, icon=":material/shuffle:")
         if (ours or collapsed) and st.button("Run the clean control", icon=":material/science:", key="control"):
-            start(PRESETS["clean"].config(seed=config["seed"]))
+            start(PRESETS["clean"].watched(seed=config["seed"]))
 
 
 # The board ------------------------------------------------------------------------------------------------
@@ -489,7 +489,7 @@ if empty:
         else:
             st.info("Nothing has run here yet. A first search takes a minute, and you can change it while it runs.")
         if st.button("Start your first search (60 s)", type="primary", key="first"):
-            start(PRESETS["laptop"].config())
+            start(PRESETS["laptop"].watched())
 if current is None:
     st.stop()
 

@@ -32,6 +32,7 @@ from darts_core.tasks import Batch, Task
 
 VALIDATE_AT_MOST = 2000  # images of the architecture split measured at the end of an epoch
 LEVELS = ("healthy", "drifting", "collapsed")
+LONGEST_WAIT = 1.0  # seconds: orders are heard at least this often, however slow the pace
 ARCHITECTURE_STEP = 1  # flag of a step record
 
 
@@ -86,6 +87,7 @@ class Search:
         self.sgd = Momentum(self.params)
         self.adam = Adam(dict(zip(self.alphas.names(), self.alphas.tensors(), strict=True)))
         self.step = self.epoch = self.index = 0
+        self.due = 0.0  # earliest time of the next step (time.monotonic), where a pace is asked for
         self.history: list[dict[str, Any]] = []
         self.sums: dict[str, float] = {}
         self.total = config.epochs * task.steps("weights")
@@ -114,6 +116,7 @@ class Search:
                         yield Snapshot(self.state(), "stop")
                         yield self.result(stopped=True)
                         return
+                self.keep_pace()
                 yield self.one_step()
             yield from self.end_epoch(time.perf_counter() - began)
             yield Snapshot(self.state(), "epoch")
@@ -123,6 +126,13 @@ class Search:
                 yield self.result(stopped=True, genotype=self.history[verdict.epoch]["genotype"])
                 return
         yield self.result(stopped=False)
+
+    def keep_pace(self) -> None:
+        """Wait where the next step would come sooner than asked for. Nothing but time depends on it."""
+        if self.config.pace > 0:
+            now = time.monotonic()
+            time.sleep(min(max(0.0, self.due - now), LONGEST_WAIT))
+            self.due = max(now, self.due) + 1 / self.config.pace
 
     def one_step(self) -> Step:
         """One architecture step (where the method wants one), then one weight step."""
