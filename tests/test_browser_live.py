@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -309,7 +310,7 @@ def test_steering_is_acknowledged_with_a_step_and_marked_on_every_chart(browser:
         step = int(answer.inner_text().rsplit(" ", 1)[1])
         order = [event for event in runs.RunReader(server.runs, "tuned").events()[0] if event["type"] == "applied"]
         assert [(event["name"], event["value"], event["step"]) for event in order] == [("a_lr", 0.02, step)]
-        edited = page.get_by_text("edited", exact=True).filter(visible=True)
+        edited = page.get_by_text(re.compile(r"\bedited$")).filter(visible=True)
         expect(edited.first).to_be_visible(timeout=6000)
         page.keyboard.press("Escape")
         for chart in ("shares", "loss", "accuracy"):
