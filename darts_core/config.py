@@ -397,7 +397,7 @@ PRESETS: Mapping[str, Preset] = {
         ),
         Preset(
             "clean", "The clean control", 60,
-            "The collapse search without label noise: the cause removed, no collapse.",
+            "The collapse search without label noise: the cause removed; seldom a collapse.",
             {**_S2, "label_noise": 0.0},
             pace=20.0,
         ),
