@@ -42,7 +42,7 @@ from darts_core.events import (
 from darts_core.export import EXPORTS, SUFFIXES
 from darts_core.export import export as export_bytes
 from darts_core.genotype import Genotype
-from darts_core.runs import RunReader, RunWriter, list_runs, runs_root, send_order
+from darts_core.runs import RunReader, RunWriter, free_group, list_runs, runs_root, send_order
 from darts_core.space import SearchSpace
 
 PROGRAM = "python -m darts_core"
@@ -138,9 +138,10 @@ def search(
         code = _run(new_run(root, name, config, sys.argv), config, as_json, quiet=config_json == "-")
         raise typer.Exit(code)
     numbers, worst, rows = _seed_numbers(seeds), 0, []
+    group = name or free_group(root, f"{config.dataset}-{config.strategy}".replace(".", "-"), numbers)
     for number in numbers:
         each = config.with_(seed=number)
-        writer = new_run(root, f"{name}-s{number}" if name else None, each, sys.argv)
+        writer = new_run(root, f"{group}-s{number}", each, sys.argv, group=group)
         worst = max(worst, _run(writer, each, as_json, quiet=False))
         rows.append(RunReader(root, writer.name).summary())
         if rows[-1].state == "interrupted":

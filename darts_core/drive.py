@@ -53,8 +53,12 @@ def new_run(
     command: Sequence[str],
     parent: Mapping[str, Any] | None = None,
     title: str = "",
+    group: str = "",
 ) -> RunWriter:
     """A fresh run folder for `config`, open for writing; no torch needed.
+
+    Args:
+        group: a name that the runs of one launch share (`--seeds`); empty: it is alone.
 
     Raises:
         BadInput: a run of this name exists, or the folder cannot be written.
@@ -75,6 +79,7 @@ def new_run(
         "command": list(command),
         "layout": Layout.of(STEP_METRICS, space).to_json(),
         **({"title": title[:200]} if title else {}),
+        **({"group": group} if group else {}),
     }
     if name:
         return RunWriter.create(root, name, info)

@@ -384,6 +384,7 @@ def test_a_spoiled_folder_is_one_sentence_in_the_list_and_for_the_writer(
         ({"parent": {"run": "a", "epoch": 1, "step": 1 << 40, "sha256": ""}}, "parent"), ({"extra": 1}, "extra"),
         ({"parent": {"run": "a", "epoch": 1, "step": 1, "sha256": "", "x": 1}}, "'x'"), ({"layout": 1}, "layout"),
         ({"deterministic": 1}, "deterministic"), ({"command": "rm"}, "command"), ({"schema": "1"}, "schema"),
+        ({"group": ""}, "group"), ({"group": 3}, "group"), ({"group": "../up"}, "group"), ({"group": None}, "group"),
     ],
     ids=str,
 )  # fmt: skip
@@ -470,6 +471,14 @@ def test_a_new_run_is_private_and_its_facts_are_filled_in(tmp_path: Path) -> Non
         assert abs(writer.info["created"] - time.time()) < 60
         assert RunReader(tmp_path / "runs", "a").info == writer.info
     assert os.listdir(tmp_path / "runs") == ["a"]
+
+
+def test_runs_of_one_launch_share_the_name_of_a_group_and_others_have_none(tmp_path: Path) -> None:
+    for name, more in (("a-s0", {"group": "a"}), ("a-s1", {"group": "a"}), ("b", {})):
+        RunWriter.create(tmp_path, name, info(**more)).close()
+    assert [RunReader(tmp_path, name).info.get("group") for name in ("a-s0", "a-s1", "b")] == ["a", "a", None]
+    there = runs.import_run(tmp_path, runs.export_run(tmp_path, "a-s0"), "copied")
+    assert there.info["group"] == "a"
 
 
 def test_an_unknown_or_missing_fact_is_refused_before_anything_is_made(tmp_path: Path) -> None:

@@ -9,6 +9,9 @@
     log.txt           stdout and stderr of the process
     tail-1/ ...       records and lines that a resumed run did not reproduce
 
+Runs that one launch started side by side (`search --seeds 0-4`) say so in `run.json`: all of them have the same name
+under "group", a key that other runs do not have (`reader.info.get("group")`). Apart from that each is a run like any.
+
 **State** is derived, never stored. While the lock is held the run is starting, running or paused. Otherwise its last
 line says finished, stopped, failed or interrupted; a last line that says nothing of the kind is interrupted too.
 
@@ -37,7 +40,7 @@ Readers that keep a position (bytes of `events.jsonl`, records of `steps.bin`) s
 from darts_core.runs.archive import export_run, import_run
 from darts_core.runs.checkpoints import epoch_file, step_file
 from darts_core.runs.orders import send_order
-from darts_core.runs.reading import RunReader, Status, Summary, check_name, free_name, list_runs, runs_root
+from darts_core.runs.reading import RunReader, Status, Summary, check_name, free_group, free_name, list_runs, runs_root
 from darts_core.runs.records import Layout
 from darts_core.runs.writing import GoodCheckpoint, NameTaken, RunWriter, trash
 
@@ -52,6 +55,7 @@ __all__ = [
     "check_name",
     "epoch_file",
     "export_run",
+    "free_group",
     "free_name",
     "import_run",
     "list_runs",

@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +59,14 @@ def free_name(root: str | Path, stem: str) -> str:
     numbered = re.compile(re.escape(stem) + r"-([0-9]{1,6})")
     taken = [int(match[1]) for name in folders(Path(root)) if (match := numbered.fullmatch(name))]
     return check_name(f"{stem}-{max(taken, default=0) + 1:03d}")
+
+
+def free_group(root: str | Path, stem: str, seeds: Sequence[int]) -> str:
+    """A name like stem-001 such that no run is called like its runs, stem-001-s0 and so on."""
+    there, number = set(folders(Path(root))), 1
+    while there & {f"{stem[:44]}-{number:03d}-s{seed}" for seed in seeds}:
+        number += 1
+    return check_name(f"{stem[:44]}-{number:03d}")
 
 
 def folders(root: Path) -> list[str]:

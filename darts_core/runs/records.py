@@ -227,6 +227,9 @@ FACTS: Mapping[str, tuple[Any, Any]] = {  # key -> (types, default; ... where it
     "command": (list, []),
     "layout": (dict, ...),
 }
+MAY_BE_MISSING: Mapping[str, Any] = {
+    "group": str,  # a name that runs of one launch share, those of `search --seeds 0-4` say
+}
 PARENT = {"run": str, "epoch": int, "step": int, "sha256": str}
 
 
@@ -238,10 +241,12 @@ def facts(data: Any, where: object) -> dict[str, Any]:
         shown = str(data.get("schema"))[:40]
         raise BadInput(where, "schema", f"{shown} is not known here", "update this program, or take another copy")
     for key in data:
-        if key not in FACTS:
-            raise unknown(where, "key", key, FACTS)
+        if key not in FACTS and key not in MAY_BE_MISSING:
+            raise unknown(where, "key", key, [*FACTS, *MAY_BE_MISSING])
     for key, (kind, _) in FACTS.items():
         _typed(data, key, kind, where)
+    if "group" in data:
+        io.safe_name(data["group"], where, "group")
     if not 0 <= data["created"] < 1e11:
         raise BadInput(where, "created", "it is no time", AGAIN)
     if (parent := data["parent"]) is not None:

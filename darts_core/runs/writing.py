@@ -46,6 +46,7 @@ from darts_core.runs.records import (
     HEADER,
     LINE_LIMIT,
     LOCK,
+    MAY_BE_MISSING,
     RUN,
     STEPS,
     Layout,
@@ -123,7 +124,7 @@ class RunWriter:
 
     @classmethod
     def create(cls, root: str | Path, name: str, info: Mapping[str, Any]) -> RunWriter:
-        """A new run, open for writing. `info` holds keys of `records.FACTS`, "layout" among them.
+        """A new run, open for writing. `info` holds keys of `records.FACTS` and `MAY_BE_MISSING`, "layout" among them.
 
         The folder appears whole, by one rename. NameTaken when a run of this name exists, unless it failed before its
         first step: then that one goes to the trash.
@@ -131,8 +132,8 @@ class RunWriter:
         check_name(name)
         root = Path(root)
         for key in info:
-            if key not in FACTS:
-                raise unknown(RUN, "key", key, FACTS)
+            if key not in FACTS and key not in MAY_BE_MISSING:
+                raise unknown(RUN, "key", key, [*FACTS, *MAY_BE_MISSING])
         defaults = {key: default for key, (_, default) in FACTS.items() if default is not ...}
         full = {**defaults, "title": name, "created": time.time(), **info, "name": name}
         full = facts(io.loads(io.dumps(full, RUN).encode(), RUN), RUN)
