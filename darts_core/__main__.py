@@ -20,7 +20,7 @@ from rich.table import Table
 
 from darts_core import io
 from darts_core.config import PRESETS, SearchConfig, preset_named, settings_of
-from darts_core.derive import derive as derive_cell
+from darts_core.derive import RULES, THRESHOLD, derive_by, readings
 from darts_core.drive import branch as make_branch
 from darts_core.drive import drive, new_run, settings_in
 from darts_core.errors import BadInput
@@ -237,11 +237,16 @@ def derive(
     step: Annotated[
         int | None, typer.Option("--step", help="Derive from the mix after this step (default: the last).")
     ] = None,
+    rule: Annotated[str | None, typer.Option("--rule", help=f"How to cut: {', '.join(RULES)} (default: top2).")] = None,
+    threshold: Annotated[
+        float, typer.Option("--threshold", help="For the rule threshold: the least weight that stays.")
+    ] = THRESHOLD,
     runs: Runs = None,
     as_json: Json = False,
 ) -> None:
-    """The cell that the paper's rule derives from a run, at its end or at any step."""
-    genotype = _genotype_of(RunReader(runs_root(runs), run), step)
+    """The cell that a run gives, at its end or at any step, by the paper's rule or by another."""
+    reader = RunReader(runs_root(runs), run)
+    genotype = _genotype_of(reader, step) if rule is None else _cut(reader, step, rule, threshold)
     if as_json:
         print(json.dumps(genotype.to_json()))
     else:
@@ -463,6 +468,11 @@ def _genotype_of(reader: RunReader, step: int | None) -> Genotype:
         results = [line for line in reader.events()[0] if line["type"] == "result"]
         if results:
             return Genotype.from_json(results[-1]["genotype"], f"run {reader.name}")
+    return _cut(reader, step, "top2", THRESHOLD)
+
+
+def _cut(reader: RunReader, step: int | None, rule: str, threshold: float) -> Genotype:
+    """What a rule derives from the mix after `step`, or after the last one."""
     count = reader.step_count()
     index = count - 1 if step is None else step - reader.first_step
     if not 0 <= index < count:
@@ -475,7 +485,7 @@ def _genotype_of(reader: RunReader, step: int | None) -> Genotype:
         )
     record = reader.steps(index, 1)[0]
     space = SearchSpace.from_json(reader.info["space"], f"run {reader.name}")
-    return derive_cell(space, {kind: record[f"mix.{kind}"] for kind in space.cells})
+    return derive_by(space, readings(space, record), rule, threshold)
 
 
 def _summary(reader: RunReader) -> Any:

@@ -6,12 +6,13 @@ Source: DARTS (Liu et al. 2019, section 2.4); ties and the treatment of `none` f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from darts_core.errors import BadInput
+from darts_core.errors import BadInput, unknown
 from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.space import CellSpec, SearchSpace
 
@@ -69,6 +70,167 @@ def derive(space: SearchSpace, mixes: Mixes) -> Genotype:
     return Genotype(space.name, {kind: strongest(cell, mixes[kind]) for kind, cell in space.cells.items()})
 
 
+# Other rules, for the same alphas ---------------------------------------------------------------------------
+
+
+class Reading(NamedTuple):
+    """What a search recorded of one cell at one step."""
+
+    mix: np.ndarray  # (edges, ops) weights, 0 where not legal
+    alpha: np.ndarray  # (edges, ops) logits; what stands where an operation is not legal means nothing
+    edge: np.ndarray | None = None  # (edges,) logits of the edges themselves, where the method has them (PC-DARTS)
+
+
+CellRule = Callable[[CellSpec, Reading], CellGenes]
+
+
+def top_two(cell: CellSpec, at: Reading) -> CellGenes:
+    """The paper's rule, `strongest`."""
+    return strongest(cell, at.mix)
+
+
+def with_none(cell: CellSpec, at: Reading) -> CellGenes:
+    """As the paper, but `none` may win an edge, and an edge that it wins is gone: a node may keep fewer than `keep`.
+
+    Source: DARTS (section 2.4) leaves `none` out, so that cells are comparable with those of other spaces and because
+    its logit is not determined (it only scales what batch norm scales back). This rule shows what that choice hides.
+    """
+    mix = _checked(cell, at.mix)
+    legal = cell.legal_array()
+    best = np.where(legal, mix, -np.inf).argmax(-1)  # (edges,), the first of equals
+    score = np.take_along_axis(mix, best[:, None], -1)[:, 0]
+    gone = {e for e in range(len(cell.edges)) if cell.ops[best[e]] == "none"}
+    return _heaviest(cell, score, best, gone)
+
+
+def edge_normalised(cell: CellSpec, at: Reading) -> CellGenes:
+    """Edges compete too: an operation weighs softmax over the node's incoming edges, times its weight on its edge.
+
+    Source: PC-DARTS (Xu et al. 2020, equations 2 and 3), with the edge logits beta that it learns. A search without
+    them gets beta = logsumexp of the edge's alphas; the product is then one softmax over all that enters the node.
+    """
+    mix, legal = _checked(cell, at.mix), cell.legal_array()
+    alpha = np.where(legal, np.asarray(at.alpha, dtype=float), -np.inf)
+    if not np.isfinite(alpha[legal]).all():
+        raise _not_finite("alpha")
+    top = alpha.max(-1)
+    beta = (
+        np.asarray(at.edge, dtype=float) if at.edge is not None else top + np.log(np.exp(alpha - top[:, None]).sum(-1))
+    )
+    if not np.isfinite(beta).all():
+        raise _not_finite("edge")
+    share = np.zeros(len(cell.edges))
+    for node in range(cell.nodes):
+        into = cell.edges_into(node)
+        powers = np.exp(beta[into] - beta[into].max())
+        share[into] = powers / powers.sum()
+    return strongest(cell, mix * share[:, None])
+
+
+def above(threshold: float) -> CellRule:
+    """Every operation but `none` that weighs at least `threshold` stays, however many that are, on however many edges.
+
+    Source: FairDARTS (Chu et al. 2020, section 4.2), whose weights are sigmoids and whose threshold is 0.85. Weights of
+    a softmax sum to one: from 0.5 on, at most one operation of an edge can stay.
+    """
+
+    def rule(cell: CellSpec, at: Reading) -> CellGenes:
+        mix, legal = _checked(cell, at.mix), cell.legal_array()
+        passed = legal & (mix >= threshold) & (np.array(cell.ops) != "none")
+        nodes = []
+        for node in range(cell.nodes):
+            found = [(-mix[e, o], e, int(o)) for e in cell.edges_into(node) for o in np.flatnonzero(passed[e])]
+            nodes.append(tuple(Gene(cell.ops[o], cell.edges[e][0]) for _, e, o in sorted(found)))
+        return CellGenes(tuple(nodes), cell.output)
+
+    return rule
+
+
+def _heaviest(cell: CellSpec, score: np.ndarray, best: np.ndarray, gone: set[int]) -> CellGenes:
+    """Per node the `keep` edges of the highest score that are not gone, each with its best operation."""
+    nodes = []
+    for node in range(cell.nodes):
+        order = sorted((e for e in cell.edges_into(node) if e not in gone), key=lambda e: -score[e])
+        kept = order if cell.keep is None else order[: cell.keep]
+        nodes.append(tuple(Gene(cell.ops[best[e]], cell.edges[e][0]) for e in kept))
+    return CellGenes(tuple(nodes), cell.output)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A way to cut a mix down to a cell, as people choose it."""
+
+    title: str
+    doc: str
+    source: str
+    make: Callable[[float], CellRule]  # the threshold, which only one rule looks at
+
+
+THRESHOLD = 0.5
+RULES: Mapping[str, Rule] = {
+    "top2": Rule(
+        "Top two (the paper)",
+        "Per node the two edges whose best operation weighs most; none is no candidate.",
+        "DARTS, section 2.4",
+        lambda _: top_two,
+    ),
+    "with_none": Rule(
+        "None allowed",
+        "The same, but none may win an edge, and the edge is gone then.",
+        "DARTS, section 2.4, without its exception",
+        lambda _: with_none,
+    ),
+    "edge_normalised": Rule(
+        "Edge-normalised",
+        "The edges of a node compete too: one softmax over everything that enters it.",
+        "PC-DARTS, equations 2 and 3",
+        lambda _: edge_normalised,
+    ),
+    "threshold": Rule(
+        "Threshold",
+        "Every operation that weighs at least the threshold, on any number of edges.",
+        "FairDARTS, section 4.2",
+        above,
+    ),
+}
+
+
+def derive_by(
+    space: SearchSpace, at: Mapping[str, Reading], rule: str = "top2", threshold: float = THRESHOLD
+) -> Genotype:
+    """The cell that a rule of `RULES` gives.
+
+    Args:
+        at: kind of cell -> its reading.
+        threshold: of the rule "threshold", 0 to 1.
+
+    Raises:
+        BadInput: the rule is unknown, the threshold is no share, or a reading is not finite.
+    """
+    if rule not in RULES:
+        raise unknown("derivation", "rule", rule, RULES)
+    if not 0 <= threshold <= 1:
+        raise BadInput("derivation", "threshold", f"{threshold:g} is no share", "give a number from 0 to 1")
+    cut = RULES[rule].make(threshold)
+    return Genotype(space.name, {kind: cut(cell, at[kind]) for kind, cell in space.cells.items()})
+
+
+def readings(space: SearchSpace, record: np.ndarray) -> dict[str, Reading]:
+    """Kind of cell -> what one record of `steps.bin` (a row of `RunReader.steps`) says of it."""
+    names = record.dtype.names or ()
+    return {
+        kind: Reading(
+            np.asarray(record[f"mix.{kind}"], dtype=float),
+            np.asarray(record[f"alpha.{kind}"], dtype=float),
+            np.asarray(record[f"edge.{kind}"], dtype=float) if f"edge.{kind}" in names else None,
+        )
+        for kind in space.cells
+    }
+
+
+# What a derived cell is -------------------------------------------------------------------------------------
+
+
 def kept_edges(cell: CellSpec, genes: CellGenes) -> list[bool]:
     """Per edge of the cell: does the derived cell use it?"""
     used = {(gene.source, cell.inputs + node) for node, genes_in in enumerate(genes.nodes) for gene in genes_in}
@@ -119,5 +281,9 @@ def _checked(cell: CellSpec, mix: np.ndarray) -> np.ndarray:
             "derivation", "mix", f"has shape {mix.shape}, the cell needs {cell.shape}", "use the mix of this space"
         )
     if not np.isfinite(mix).all():
-        raise BadInput("derivation", "mix", "holds a value that is not a finite number", "derive from an earlier epoch")
+        raise _not_finite("mix")
     return mix
+
+
+def _not_finite(field: str) -> BadInput:
+    return BadInput("derivation", field, "holds a value that is not a finite number", "derive from an earlier epoch")
