@@ -39,11 +39,12 @@ from darts_core.events import (
     Step,
     Trained,
 )
-from darts_core.export import EXPORTS, SUFFIXES
+from darts_core.export import EXPORTS, format_named
 from darts_core.export import export as export_bytes
 from darts_core.genotype import Genotype
 from darts_core.runs import RunReader, RunWriter, free_group, list_runs, runs_root, send_order
 from darts_core.space import SearchSpace
+from darts_core.zoo import genotype_named, zoo
 
 PROGRAM = "python -m darts_core"
 app = typer.Typer(
@@ -255,30 +256,41 @@ def derive(
 
 @app.command()
 def export(
-    run: Annotated[str | None, typer.Argument(help="Run whose cell to export.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Run whose cell to export.")] = None,
+    run: Annotated[str | None, typer.Option("--run", help="The same, by its flag.")] = None,
     genotype: Annotated[
-        str | None, typer.Option("--genotype", metavar="FILE", help="Or a genotype file, JSON or DARTS text.")
+        str | None,
+        typer.Option("--genotype", metavar="NAME|FILE", help="Or a released cell (see: zoo), or a genotype file."),
     ] = None,
     format: Annotated[str, typer.Option("--format", help=f"One of {', '.join(EXPORTS)}.")] = "json",
     out: Annotated[Path | None, typer.Option("--out", help="File to write (default: RUN.FORMAT here).")] = None,
     step: Annotated[int | None, typer.Option("--step", help="Derive after this step.")] = None,
     runs: Runs = None,
 ) -> None:
-    """Write a derived cell as genotype JSON, DARTS text, SVG, PDF, PNG or DOT."""
+    """Write a cell or a run as a file: data, pictures, a film over the search, a zip."""
+    run = run or name
     if (run is None) == (genotype is None):
-        raise BadInput(
-            "export",
-            "",
-            "needs a run, or --genotype FILE, and not both",
-            f"for example {PROGRAM} export NAME --format svg",
-        )
-    cell = _genotype_of(RunReader(runs_root(runs), run), step) if run else Genotype.read(str(genotype))
-    data = export_bytes(cell, format, run or Path(str(genotype)).stem)
-    target = out or Path(f"{run or Path(str(genotype)).stem}.{SUFFIXES[format]}")
+        fix = f"for example {PROGRAM} export NAME --format svg"
+        raise BadInput("export", "", "needs a run, or --genotype NAME or FILE, and not both", fix)
+    suffix = format_named(format).suffix
+    reader = RunReader(runs_root(runs), run) if run else None
+    cell, title = (_genotype_of(reader, step), reader.name) if reader else genotype_named(str(genotype))
+    target = out or Path(f"{title}.{suffix}")
     if not target.parent.is_dir():
         raise BadInput(target, "out", "its folder does not exist", f"make {target.parent} first")
+    data = export_bytes(cell, format, title, reader)
     io.atomic_write(target.absolute(), data)
     console.print(f"wrote {target} ({len(data):,} bytes)", markup=False, soft_wrap=True)
+
+
+@app.command("zoo")
+def zoo_() -> None:
+    """List the released cells that --genotype knows by name, with what their papers report."""
+    table = Table("name", "what it is", "published errors (%)", box=None)
+    for found in zoo().values():
+        errors = ", ".join(f"{name.removesuffix('_error')} {value:g}" for name, value in found.errors.items())
+        table.add_row(found.name, f"{found.title} ({found.source})", errors)
+    console.print(table)
 
 
 @app.command("runs")

@@ -120,6 +120,18 @@ class Identity(nn.Identity):
     """The skip connection at stride 1; a type of its own, because drop path leaves identities alone."""
 
 
+class FactorizedConv(nn.Sequential):
+    """ReLU, 1x7 and 7x1 convolution over all channels, batch norm (NASNet and AmoebaNet; each halves one side)."""
+
+    def __init__(self, channels: int, stride: int, search: bool) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
+            nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
+            norm(channels, search),
+        )
+
+
 def _pool(pool: nn.Module, channels: int, search: bool) -> nn.Module:
     return nn.Sequential(pool, norm(channels, True)) if search else pool
 
@@ -135,6 +147,8 @@ OPS: dict[str, Build] = {
     "sep_conv_5x5": lambda c, s, search: SeparableConv(c, 5, s, search),
     "dil_conv_3x3": lambda c, s, search: DilatedConv(c, 3, s, search),
     "dil_conv_5x5": lambda c, s, search: DilatedConv(c, 5, s, search),
+    "sep_conv_7x7": lambda c, s, search: SeparableConv(c, 7, s, search),
+    "conv_7x1_1x7": lambda c, s, search: FactorizedConv(c, s, search),
 }
 
 

@@ -27,7 +27,8 @@ DARTS_OPS = (
     "dil_conv_3x3",
     "dil_conv_5x5",
 )
-KNOWN_OPS = DARTS_OPS  # the closed list of operation names that files may contain
+NASNET_OPS = ("sep_conv_7x7", "conv_7x1_1x7")  # of the cells of NASNet and AmoebaNet alone
+KNOWN_OPS = (*DARTS_OPS, *NASNET_OPS)  # the closed list of operation names that files may contain
 MAX_NODES = 12
 MAX_OPS = 32
 

@@ -22,6 +22,8 @@ OP_COLOURS: dict[str, str] = {
     "sep_conv_5x5": "#6BBF59",
     "dil_conv_3x3": "#CC79A7",
     "dil_conv_5x5": "#E69F00",
+    "sep_conv_7x7": "#7A5195",
+    "conv_7x1_1x7": "#8C6D31",
 }
 
 # What an operation does, in the few words that a label or a tooltip has room for.
@@ -34,6 +36,8 @@ OP_MEANING: dict[str, str] = {
     "sep_conv_5x5": "5x5 separable convolution",
     "dil_conv_3x3": "3x3 dilated convolution (sees 5x5)",
     "dil_conv_5x5": "5x5 dilated convolution (sees 9x9)",
+    "sep_conv_7x7": "7x7 separable convolution",
+    "conv_7x1_1x7": "1x7, then 7x1 convolution",
 }
 
 KIND_TITLES: dict[str, str] = {

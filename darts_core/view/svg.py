@@ -62,6 +62,16 @@ def mix_svg(cell: CellSpec, mix: np.ndarray, title: str = "", kept: Sequence[boo
 
 def bands(line: Line, weights: Sequence[float]) -> list[tuple[int, str]]:
     """(operation, path data) of the stripes of one ribbon; weights are divided by max(1, their sum)."""
+    return [(op, _path(around)) for op, around in strips(line, weights)[1]]
+
+
+def casing(line: Line) -> str:
+    """Path data of a whole ribbon: its outline, and what shows where weights sum to less than one."""
+    return _path(strips(line, ())[0])
+
+
+def strips(line: Line, weights: Sequence[float]) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """A ribbon as polygons (points, 2): its casing, and (operation, stripe); stripes too thin to see are left out."""
     curve = _curve(line)
     whole = max(1.0, float(np.sum(weights)))
     drawn, offset = [], -WIDE / 2
@@ -70,18 +80,16 @@ def bands(line: Line, weights: Sequence[float]) -> list[tuple[int, str]]:
         if thick >= THIN:
             drawn.append((op, _band(curve, offset, offset + thick + SEAM)))
         offset += thick
-    return drawn
+    return _band(curve, -WIDE / 2 - 0.5, WIDE / 2 + 0.5), drawn
 
 
-def casing(line: Line) -> str:
-    """Path data of a whole ribbon: its outline, and what shows where weights sum to less than one."""
-    return _band(_curve(line), -WIDE / 2 - 0.5, WIDE / 2 + 0.5)
-
-
-def _band(curve: tuple[np.ndarray, np.ndarray], low: float, high: float) -> str:
+def _band(curve: tuple[np.ndarray, np.ndarray], low: float, high: float) -> np.ndarray:
     """The closed strip from `low` to `high` beside the middle line, to its right as one walks along it."""
     points, normals = curve
-    around = np.concatenate([points + normals * low, (points + normals * high)[::-1]])
+    return np.concatenate([points + normals * low, (points + normals * high)[::-1]])
+
+
+def _path(around: np.ndarray) -> str:
     return "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in around) + "Z"
 
 
