@@ -62,7 +62,7 @@ def strongest(cell: CellSpec, mix: np.ndarray) -> CellGenes:
         order = sorted(into, key=lambda e: -mix[e, best[e]])  # stable: equal scores keep the lower source
         kept = order if cell.keep is None else order[: cell.keep]
         nodes.append(tuple(Gene(cell.ops[best[e]], cell.edges[e][0]) for e in kept))
-    return CellGenes(tuple(nodes), cell.output)
+    return CellGenes(tuple(nodes), cell.output, cell.inputs)
 
 
 def derive(space: SearchSpace, mixes: Mixes) -> Genotype:

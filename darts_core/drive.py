@@ -232,6 +232,7 @@ def _search(
     tell(Phase("process", f"process {os.getpid()}"))
     import torch
 
+    from darts_core.nets.fast import covers
     from darts_core.search.bilevel import Host, Snapshot
     from darts_core.strategies import strategy_named
     from darts_core.tasks import image_task
@@ -241,6 +242,8 @@ def _search(
     torch.set_num_threads(threads)
     level = torch.backends.cpu.get_cpu_capability()
     backend, why = _backend(config.backend, _backend_before(writer), device.type)
+    if backend != "reference" and not covers(config.search_space()):
+        backend, why = "reference", " (this space has no faster form)"
     config = config.with_(backend=backend)
     words = f"torch {torch.__version__} on {device}, {threads} CPU threads, {level}; {backend} supernet{why}"
     tell(Phase("torch", words))

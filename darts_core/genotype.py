@@ -9,8 +9,9 @@ from __future__ import annotations
 import ast
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,21 +20,27 @@ from darts_core.errors import BadInput, unknown
 from darts_core.space import KNOWN_OPS, MAX_NODES, CellSpec, SearchSpace
 
 MAX_TEXT = 100_000  # bytes; a genotype of twelve nodes needs under 4,000
-INPUTS = 2  # states from outside the cell; nodes are numbered from here on
+INPUTS = 2  # states from outside a DARTS cell; nodes are numbered from here on
+MAX_GENES = INPUTS + MAX_NODES  # per node
 SHORT = "this cell"
 
 
 class Gene(NamedTuple):
     op: str
-    source: int  # state: 0 and 1 are the cell inputs, 2 + i is node i
+    source: int  # state: with two inputs, 0 and 1 are these and 2 + i is node i
 
 
 @dataclass(frozen=True)
 class CellGenes:
-    """Per node its genes, and the states that are concatenated into the cell's output."""
+    """Per node its genes, the states that make the cell's output, and how many states come from outside.
+
+    States 0 to `inputs - 1` come from outside, `inputs + i` is node i. A DARTS cell has two inputs, a cell of
+    NAS-Bench-201, a chain and a recurrent cell one.
+    """
 
     nodes: tuple[tuple[Gene, ...], ...]
     output: tuple[int, ...]
+    inputs: int = INPUTS
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,11 @@ class Genotype:
         return {
             "space": self.space,
             "cells": {
-                kind: {"nodes": [[[g.op, g.source] for g in node] for node in cell.nodes], "output": list(cell.output)}
+                kind: {
+                    "nodes": [[[g.op, g.source] for g in node] for node in cell.nodes],
+                    "output": list(cell.output),
+                    **({"inputs": cell.inputs} if cell.inputs != INPUTS else {}),
+                }
                 for kind, cell in self.cells.items()
             },
         }
@@ -80,10 +91,9 @@ class Genotype:
         """
         parts = []
         for kind, cell in self.cells.items():
-            if any(len(node) != 2 for node in cell.nodes):
-                raise BadInput(
-                    SHORT, f"cells.{kind}", "the DARTS text holds exactly two genes per node", "export JSON instead"
-                )
+            if cell.inputs != INPUTS or any(len(node) != 2 for node in cell.nodes):
+                what = "the DARTS text holds cells of two inputs with exactly two genes per node"
+                raise BadInput(SHORT, f"cells.{kind}", what, "export JSON instead")
             genes = ", ".join(f"('{g.op}', {g.source})" for node in cell.nodes for g in node)
             output = cell.output
             contiguous = output == tuple(range(output[0], output[-1] + 1)) if output else False
@@ -152,27 +162,61 @@ class Genotype:
 
 
 def random_genotype(space: SearchSpace, rng: random.Random) -> Genotype:
-    """A derived cell drawn uniformly: per node `keep` of its edges, on each a legal operation other than `none`."""
+    """A cell drawn uniformly: per node `keep` of its edges, on each a legal operation other than `none`.
+
+    Where every edge is kept, `none` is drawn like the others: it is how such a space leaves an edge out.
+    """
     cells = {}
     for kind, cell in space.cells.items():
         nodes = []
         for node in range(cell.nodes):
             into = cell.edges_into(node)
             kept = sorted(rng.sample(into, min(cell.keep or len(into), len(into))))
-            legal = {e: _derivable(cell, e) for e in kept}
-            nodes.append(tuple(Gene(rng.choice(legal[e]), cell.edges[e][0]) for e in kept))
-        cells[kind] = CellGenes(tuple(nodes), cell.output)
+            drawn = [(rng.choice(cell.choices(e)), cell.edges[e][0]) for e in kept]
+            nodes.append(tuple(Gene(op, source) for op, source in drawn if op != "none"))
+        cells[kind] = CellGenes(tuple(nodes), cell.output, cell.inputs)
     return Genotype(space.name, cells)
 
 
-def _derivable(cell: CellSpec, edge: int) -> list[str]:
-    """Operations that derivation may choose on an edge."""
-    return [op for op, ok in zip(cell.ops, cell.legal[edge], strict=True) if ok and op != "none"]
+def every_genotype(space: SearchSpace) -> Iterator[Genotype]:
+    """All cells of a space with one kind of cell that keeps every edge; the last edge changes fastest.
+
+    Number i of the list, written with one digit per edge, has at digit e the operation's place in `choices(e)`.
+    """
+    ((kind, cell),) = space.cells.items()
+    for ops in product(*(cell.choices(e) for e in range(len(cell.edges)))):
+        yield genotype_of(space.name, kind, cell, ops)
+
+
+def genotype_of(space: str, kind: str, cell: CellSpec, ops: Sequence[str]) -> Genotype:
+    """The genotype that has `ops[e]` on every edge e (`none`: no edge)."""
+    into = (cell.edges_into(node) for node in range(cell.nodes))
+    nodes = tuple(tuple(Gene(ops[e], cell.edges[e][0]) for e in edges if ops[e] != "none") for edges in into)
+    return Genotype(space, {kind: CellGenes(nodes, cell.output, cell.inputs)})
+
+
+def ops_of(cell: CellSpec, genes: CellGenes) -> tuple[str, ...]:
+    """The operation on every edge of a cell, `none` where it has none: the inverse of `genotype_of`.
+
+    Raises:
+        BadInput: the genes belong to another cell, or put two operations on one edge.
+    """
+    found = ["none"] * len(cell.edges)
+    for node, of_node in enumerate(genes.nodes):
+        for gene in of_node:
+            edge = (gene.source, cell.inputs + node)
+            if edge not in cell.edges or found[cell.edges.index(edge)] != "none":
+                raise BadInput("genotype", f"node {node}", f"cannot hold {gene.op} of state {gene.source}", "see space")
+            found[cell.edges.index(edge)] = gene.op
+    return tuple(found)
 
 
 def _genes_from_json(data: Any, where: str, kind: str) -> CellGenes:
-    if not isinstance(data, Mapping) or set(data) != {"nodes", "output"}:
+    if not isinstance(data, Mapping) or set(data) - {"inputs"} != {"nodes", "output"}:
         raise BadInput(where, f"cells.{kind}", "must have nodes and output", "export it again with format json")
+    inputs = data.get("inputs", INPUTS)
+    if isinstance(inputs, bool) or not isinstance(inputs, int) or not 1 <= inputs <= INPUTS:
+        raise BadInput(where, f"cells.{kind}.inputs", "must be 1 or 2", "a DARTS cell has two inputs")
     nodes = data["nodes"]
     if not isinstance(nodes, list) or not 1 <= len(nodes) <= MAX_NODES:
         raise BadInput(
@@ -183,32 +227,32 @@ def _genes_from_json(data: Any, where: str, kind: str) -> CellGenes:
         )
     built = []
     for i, node in enumerate(nodes):
-        if not isinstance(node, list) or len(node) > INPUTS + MAX_NODES:
+        if not isinstance(node, list) or len(node) > MAX_GENES:
             raise BadInput(
                 where, f"cells.{kind}.nodes[{i}]", "must be a list of [operation, source]", "correct the node"
             )
-        built.append(tuple(_gene(pair, where, kind, i) for pair in node))
-    return CellGenes(tuple(built), _output(data["output"], where, kind, len(nodes)))
+        built.append(tuple(_gene(pair, where, kind, i, inputs) for pair in node))
+    return CellGenes(tuple(built), _output(data["output"], where, kind, len(nodes), inputs), inputs)
 
 
-def _gene(pair: Any, where: str, kind: str, node: int) -> Gene:
+def _gene(pair: Any, where: str, kind: str, node: int, inputs: int = INPUTS) -> Gene:
     field = f"cells.{kind}.nodes[{node}]"
     if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
         raise BadInput(where, field, "holds something that is not [operation, source]", "correct the node")
     op, source = pair
     if op not in KNOWN_OPS:
         raise unknown(where, f"operation in {field}", op, KNOWN_OPS)
-    if isinstance(source, bool) or not isinstance(source, int) or not 0 <= source < INPUTS + node:
-        raise BadInput(where, field, f"source {source!r} is not an earlier state", f"use 0 to {INPUTS + node - 1}")
+    if isinstance(source, bool) or not isinstance(source, int) or not 0 <= source < inputs + node:
+        raise BadInput(where, field, f"source {source!r} is not an earlier state", f"use 0 to {inputs + node - 1}")
     return Gene(op, source)
 
 
-def _output(value: Any, where: str, kind: str, nodes: int) -> tuple[int, ...]:
-    ok = isinstance(value, list) and 1 <= len(value) <= INPUTS + nodes and len({*map(str, value)}) == len(value)
-    if not ok or any(isinstance(s, bool) or not isinstance(s, int) or not 0 <= s < INPUTS + nodes for s in value):
-        raise BadInput(
-            where, f"cells.{kind}.output", "must list states of the cell, each once", f"use 0 to {INPUTS + nodes - 1}"
-        )
+def _output(value: Any, where: str, kind: str, nodes: int, inputs: int = INPUTS) -> tuple[int, ...]:
+    states = inputs + nodes
+    ok = isinstance(value, list) and 1 <= len(value) <= states and len({*map(str, value)}) == len(value)
+    if not ok or any(isinstance(s, bool) or not isinstance(s, int) or not 0 <= s < states for s in value):
+        what = "must list states of the cell, each once"
+        raise BadInput(where, f"cells.{kind}.output", what, f"use 0 to {states - 1}")
     return tuple(value)
 
 

@@ -56,6 +56,17 @@ class Zero(nn.Module):
         return x[:, :, :: self.stride, :: self.stride] * 0
 
 
+class Noise(nn.Module):
+    """Standard normal noise of the output's shape, whatever the input: the useless operation of S4 (RobustDARTS)."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.randn_like(x[:, :, :: self.stride, :: self.stride])
+
+
 class ReLUConvNorm(nn.Sequential):
     """ReLU, convolution, batch norm."""
 
@@ -136,6 +147,22 @@ def _pool(pool: nn.Module, channels: int, search: bool) -> nn.Module:
     return nn.Sequential(pool, norm(channels, True)) if search else pool
 
 
+class ResidualReduction(nn.Module):
+    """Halve the image between stages of NAS-Bench-201 (Dong and Yang 2020, section 2.1): two 3x3 convolutions,
+    the first of stride 2, beside a 2x2 mean and a 1x1 convolution. At odd sizes the last row and column have means of
+    fewer pixels (the original's branches would not fit each other).
+    """
+
+    def __init__(self, c_in: int, c_out: int, search: bool) -> None:
+        super().__init__()
+        self.first = ReLUConvNorm(c_in, c_out, 3, 2, 1, search)
+        self.second = ReLUConvNorm(c_out, c_out, 3, 1, 1, search)
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2, 2, ceil_mode=True), nn.Conv2d(c_in, c_out, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x)) + self.shortcut(x)
+
+
 Build = Callable[[int, int, bool], nn.Module]  # (channels, stride, search) -> module
 
 OPS: dict[str, Build] = {
@@ -149,6 +176,9 @@ OPS: dict[str, Build] = {
     "dil_conv_5x5": lambda c, s, search: DilatedConv(c, 5, s, search),
     "sep_conv_7x7": lambda c, s, search: SeparableConv(c, 7, s, search),
     "conv_7x1_1x7": lambda c, s, search: FactorizedConv(c, s, search),
+    "noise": lambda c, s, search: Noise(s),
+    "nor_conv_1x1": lambda c, s, search: ReLUConvNorm(c, c, 1, s, 0, search),
+    "nor_conv_3x3": lambda c, s, search: ReLUConvNorm(c, c, 3, s, 1, search),
 }
 
 

@@ -1,13 +1,14 @@
 """Search spaces as data: which states a cell has, which edges join them, and which operations an edge may hold.
 
 Plain data without torch, so that the run folder, the app and the notebooks can hold a space without a network.
-Sources: DARTS (Liu et al. 2019, section 2.1); S2 of RobustDARTS (Zela et al. 2020, section 3).
+Sources: DARTS (Liu et al. 2019, section 2.1); S1 to S4 of RobustDARTS (Zela et al. 2020, section 3); NAS-Bench-201
+(Dong and Yang 2020, section 2.1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import comb, prod
 from typing import Any
 
@@ -28,7 +29,9 @@ DARTS_OPS = (
     "dil_conv_5x5",
 )
 NASNET_OPS = ("sep_conv_7x7", "conv_7x1_1x7")  # of the cells of NASNet and AmoebaNet alone
-KNOWN_OPS = (*DARTS_OPS, *NASNET_OPS)  # the closed list of operation names that files may contain
+NAS201_OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")  # in the original's order
+BENCH_OPS = ("noise", "nor_conv_1x1", "nor_conv_3x3")  # of S4 and of NAS-Bench-201
+KNOWN_OPS = (*DARTS_OPS, *NASNET_OPS, *BENCH_OPS)  # the closed list of operation names that files may contain
 MAX_NODES = 12
 MAX_OPS = 32
 
@@ -72,6 +75,15 @@ class CellSpec:
             else f"in {state}"
         )
 
+    def choices(self, edge: int) -> list[str]:
+        """The operations from which a cell may be drawn on `edge`.
+
+        Derivation never chooses `none` (DARTS, section 2.4). Where every edge is kept, `none` is how an edge is left
+        out, so there it is a choice like the others (NAS-Bench-201).
+        """
+        legal = [op for op, ok in zip(self.ops, self.legal[edge], strict=True) if ok]
+        return legal if self.keep is None else [op for op in legal if op != "none"]
+
     def legal_array(self) -> np.ndarray:
         """(edges, ops) bool."""
         return np.array(self.legal, dtype=bool).reshape(self.shape)
@@ -113,6 +125,12 @@ def conv_cell(nodes: int, ops: Sequence[str], keep: int | None = 2) -> CellSpec:
     return CellSpec(2, nodes, tuple(ops), edges, every, keep, tuple(range(2, 2 + nodes)))
 
 
+def dense_cell(nodes: int, ops: Sequence[str]) -> CellSpec:
+    """The cell of NAS-Bench-201: one input, every edge kept, the last node is the output."""
+    edges = dag(1, nodes)
+    return CellSpec(1, nodes, tuple(ops), edges, tuple((True,) * len(ops) for _ in edges), None, (nodes,))
+
+
 @dataclass(frozen=True)
 class SpaceEntry:
     """A named space as people choose it: its operations, usual number of nodes and one sentence."""
@@ -120,28 +138,60 @@ class SpaceEntry:
     ops: tuple[str, ...]
     nodes: int
     doc: str
+    inputs: int = 2
+    edges: Mapping[str, str] = field(default_factory=dict)  # kind -> per edge the operations it may hold: S1
 
+
+_SHORT = {"m": "max_pool_3x3", "a": "avg_pool_3x3", "s": "skip_connect", "3": "sep_conv_3x3",
+          "d": "dil_conv_3x3", "D": "dil_conv_5x5"}  # fmt: skip
+# RobustDARTS, S1: the two strongest operations of each edge in two rounds of DARTS (Zela et al. 2020, appendix; their
+# code, src/spaces). Edge by edge in our order; letters as above.
+_S1 = {
+    "normal": "sd sD sD s3 sd ms s3 s3 sd s3 ms sd dD dD",
+    "reduce": "ma md ma ma sD ma m3 sd sD ma ma sD sD sD",
+}
 
 SPACES: Mapping[str, SpaceEntry] = {
     "darts": SpaceEntry(
         DARTS_OPS, 4, "The DARTS space: 8 operations on every edge, 4 nodes, normal and reduction cell."
     ),
+    "s1": SpaceEntry(
+        tuple(op for op in DARTS_OPS if op in _SHORT.values()), 4,
+        "S1 of RobustDARTS: two operations per edge, others on every edge.", edges=_S1,
+    ),
     "s2": SpaceEntry(
         ("skip_connect", "sep_conv_3x3"), 4, "S2 of RobustDARTS: skip or 3x3 separable convolution on every edge."
+    ),
+    "s3": SpaceEntry(
+        ("none", "skip_connect", "sep_conv_3x3"), 4, "S3 of RobustDARTS: S2 with `none`."
+    ),
+    "s4": SpaceEntry(
+        ("noise", "sep_conv_3x3"), 4, "S4 of RobustDARTS: 3x3 separable convolution, or noise that helps nobody."
     ),
     "tiny": SpaceEntry(
         ("max_pool_3x3", "skip_connect", "sep_conv_3x3"),
         2,
         "A teaching space: 3 operations, 2 nodes, read at a glance.",
     ),
-}
+    "nasbench201": SpaceEntry(
+        NAS201_OPS, 3, "NAS-Bench-201: 5 operations on 6 edges, every edge kept; 15,625 cells.", inputs=1
+    ),
+    "nb3": SpaceEntry(
+        ("none", "skip_connect", "nor_conv_3x3"), 3,
+        "The cell of NAS-Bench-201 with 3 operations: 729 cells, every one of them trained and looked up.", inputs=1,
+    ),
+    "nb4": SpaceEntry(
+        ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3"), 3,
+        "The cell of NAS-Bench-201 with 4 operations: 4,096 cells; `tiny build --ops 4` trains them.", inputs=1,
+    ),
+}  # fmt: skip
 
 
 def space_named(name: str, nodes: int | None = None, reduce: bool = True) -> SearchSpace:
     """The space called `name`, with `nodes` nodes per cell (None: its usual number).
 
     `reduce=False` leaves the reduction cell out, for stacks that have none: alphas that no loss reaches would only
-    drift with the weight decay.
+    drift with the weight decay. Spaces whose cells have one input never have one: fixed blocks reduce there.
 
     Raises:
         BadInput: the name is unknown or the number of nodes is out of range.
@@ -150,18 +200,31 @@ def space_named(name: str, nodes: int | None = None, reduce: bool = True) -> Sea
         raise unknown("", "space", name, SPACES)
     entry = SPACES[name]
     count = nodes if nodes else entry.nodes
-    if not 1 <= count <= MAX_NODES:
-        raise BadInput("", "nodes", f"{count} nodes per cell is out of range", f"choose 1 to {MAX_NODES}")
+    most = entry.nodes if entry.edges else MAX_NODES
+    if not 1 <= count <= most:
+        raise BadInput("", "nodes", f"{count} nodes per cell is out of range for {name}", f"choose 1 to {most}")
+    if entry.inputs == 1:
+        return SearchSpace(name, {"normal": dense_cell(count, entry.ops)})
     kinds = ("normal", "reduce") if reduce else ("normal",)
-    return SearchSpace(name, {kind: conv_cell(count, entry.ops) for kind in kinds})
+    return SearchSpace(name, {kind: _restricted(conv_cell(count, entry.ops), entry.edges.get(kind)) for kind in kinds})
+
+
+def _restricted(cell: CellSpec, letters: str | None) -> CellSpec:
+    """The cell with the operations that `letters` name, edge by edge."""
+    if letters is None:
+        return cell
+    allowed = [{_SHORT[letter] for letter in word} for word in letters.split()]
+    rows = tuple(tuple(op in some for op in cell.ops) for some, _ in zip(allowed, cell.edges, strict=False))
+    return replace(cell, legal=rows)
 
 
 def count_genotypes(cell: CellSpec) -> int:
     """How many distinct derived cells a spec holds: per node, choices of `keep` edges times operations on them.
 
-    `none` is never derived (paper, section 2.4). For the DARTS cell: prod over nodes of C(i+2, 2) * 7^2.
+    `none` is never derived (paper, section 2.4) but where every edge is kept. For the DARTS cell: prod over nodes of
+    C(i+2, 2) * 7^2; for NAS-Bench-201: 5^6.
     """
-    derivable = [sum(ok for ok, op in zip(row, cell.ops, strict=True) if op != "none") for row in cell.legal]
+    derivable = [len(cell.choices(e)) for e in range(len(cell.edges))]
     total = 1
     for node in range(cell.nodes):
         into = cell.edges_into(node)
@@ -171,6 +234,24 @@ def count_genotypes(cell: CellSpec) -> int:
         else:
             total *= _choices([derivable[e] for e in into], keep)
     return total
+
+
+def meaning(cell: CellSpec, ops: Sequence[str]) -> str:
+    """What a cell of one input computes, as text that equal functions share: for counting distinct cells.
+
+    `ops[e]` stands on edge e. An edge that is `none`, or that leaves a node without input, adds nothing; a skip is its
+    source; the order of a sum does not matter. "" is a cell that passes nothing on.
+    """
+    terms: list[tuple[str, ...]] = [("x",)] * cell.inputs  # per state, the sorted terms of its sum
+    for node in range(cell.nodes):
+        found: list[str] = []
+        for e in cell.edges_into(node):
+            source = terms[cell.edges[e][0]]
+            if ops[e] == "none" or not source:
+                continue
+            found += source if ops[e] == "skip_connect" else [f"{ops[e]}({'+'.join(source)})"]
+        terms.append(tuple(sorted(found)))
+    return "+".join(terms[cell.output[-1]])
 
 
 def _choices(options: Sequence[int], keep: int) -> int:

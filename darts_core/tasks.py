@@ -17,8 +17,9 @@ from darts_core.data import Images, Plan
 from darts_core.data.plan import Split
 from darts_core.genotype import Genotype
 from darts_core.mix import Mix
+from darts_core.nets.bench201 import BenchNetwork, BenchSupernet
 from darts_core.nets.compiled import CompiledSupernet
-from darts_core.nets.fast import FastSupernet
+from darts_core.nets.fast import FastSupernet, covers
 from darts_core.nets.fixed import Network
 from darts_core.nets.kernels import Kernels, build
 from darts_core.nets.mixed import Supernet
@@ -103,21 +104,26 @@ class ImageTask:
             "stem_stride": c.stem_stride,
         }
 
-    def supernet(self, space: SearchSpace, **net: Any) -> Supernet | FastSupernet | CompiledSupernet:
-        """In the form that the backend says; `auto`, which a driver settles beforehand, is `fast`.
+    def supernet(self, space: SearchSpace, **net: Any) -> Supernet | BenchSupernet | FastSupernet | CompiledSupernet:
+        """In the form that the backend says; `auto`, which a driver settles beforehand, is `fast`. Spaces that have no
+        fast form run on the reference.
 
         Raises:
             BadInput: the compiled form is wanted, and it cannot be built here.
         """
-        reference = Supernet(space, **self._layout(), **net).to(self.device, self.dtype)
-        if self.config.backend == "reference":
+        one_input = any(cell.inputs == 1 for cell in space.cells.values())
+        kind: Any = BenchSupernet if one_input else Supernet
+        reference = kind(space, **self._layout(), **net).to(self.device, self.dtype)
+        if self.config.backend == "reference" or not covers(space):
             return reference
         if self.config.backend == "compiled":
             return CompiledSupernet(reference, Kernels(build.build()))
         return FastSupernet(reference)
 
-    def network(self, genotype: Genotype) -> Network:
-        return Network(genotype, **self._layout()).to(self.device, self.dtype)
+    def network(self, genotype: Genotype) -> Network | BenchNetwork:
+        one_input = any(cell.inputs == 1 for cell in genotype.cells.values())
+        kind: Any = BenchNetwork if one_input else Network
+        return kind(genotype, **self._layout()).to(self.device, self.dtype)
 
     def steps(self, split: Split) -> int:
         return self.plan.steps(split)

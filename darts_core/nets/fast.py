@@ -24,11 +24,17 @@ from torch import Tensor, nn
 from darts_core import ops
 from darts_core.mix import Mix
 from darts_core.nets.mixed import MixedCell, Supernet
-from darts_core.space import CellSpec
+from darts_core.space import CellSpec, SearchSpace
 
 DILATION = {"sep_conv_3x3": 1, "sep_conv_5x5": 1, "dil_conv_3x3": 2, "dil_conv_5x5": 2}
 DENSE_AT_MOST = 64  # channels up to which a grouped 1x1 convolution is one dense product
 LAYERS = {"sep": ("1", "2", "5", "6"), "dil": ("1", "2")}  # weights of an operation's Sequential, by their index in it
+
+
+def covers(space: SearchSpace) -> bool:
+    """Is there a fast (and a compiled) form of this space's supernet? Others run on the reference."""
+    known = {"none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", *DILATION}
+    return all(cell.inputs == 2 and known.issuperset(cell.ops) for cell in space.cells.values())
 
 
 def _layers(op: str, stride: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core import ops
-from darts_core.genotype import INPUTS, CellGenes, Genotype
+from darts_core.genotype import CellGenes, Genotype
 from darts_core.nets import skeleton
 
 
@@ -23,7 +23,9 @@ class FixedCell(nn.Module):
         self.preprocess0, self.preprocess1 = skeleton.preprocess(place, search=False)
         self.nodes = nn.ModuleList(
             nn.ModuleList(
-                ops.build(gene.op, place.channels, 2 if place.reduces and gene.source < INPUTS else 1, search=False)
+                ops.build(
+                    gene.op, place.channels, 2 if place.reduces and gene.source < genes.inputs else 1, search=False
+                )
                 for gene in node
             )
             for node in genes.nodes

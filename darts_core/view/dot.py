@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("svg", "pdf", "png")
 SECONDS = 20.0  # a cell takes well under a second; this is for machines that are very busy
-INPUTS = 2
 
 # What the child process runs when pygraphviz draws: DOT on standard input, the file on standard output.
 _PYGRAPHVIZ = """
@@ -56,15 +55,15 @@ def genotype_dot(genotype: Genotype, kinds: Sequence[str] | None = None) -> str:
 
 
 def _add_cell(graph: Digraph, prefix: str, genes: CellGenes) -> None:
-    states = INPUTS + len(genes.nodes)
-    for state in range(states):
-        label = ("<c<SUB>k-2</SUB>>", "<c<SUB>k-1</SUB>>")[state] if state < INPUTS else str(state - INPUTS)
+    outside = ("<c<SUB>k-2</SUB>>", "<c<SUB>k-1</SUB>>") if genes.inputs == 2 else ("input",)
+    for state in range(genes.inputs + len(genes.nodes)):
+        label = outside[state] if state < genes.inputs else str(state - genes.inputs)
         graph.node(f"{prefix}{state}", label=label)
     graph.node(f"{prefix}out", label="<c<SUB>k</SUB>>")
     for node, kept in enumerate(genes.nodes):
         for gene in kept:
             paint = colour(gene.op)  # raises for a name that is not in the closed list
-            graph.edge(f"{prefix}{gene.source}", f"{prefix}{INPUTS + node}", label=f" {gene.op} ", color=paint)
+            graph.edge(f"{prefix}{gene.source}", f"{prefix}{genes.inputs + node}", label=f" {gene.op} ", color=paint)
     for state in genes.output:
         graph.edge(f"{prefix}{state}", f"{prefix}out", color=LINE, penwidth="1.2", arrowsize="0.6")
 

@@ -24,6 +24,9 @@ OP_COLOURS: dict[str, str] = {
     "dil_conv_5x5": "#E69F00",
     "sep_conv_7x7": "#7A5195",
     "conv_7x1_1x7": "#8C6D31",
+    "noise": "#B7A99A",
+    "nor_conv_1x1": "#88CCEE",
+    "nor_conv_3x3": "#117733",
 }
 
 # What an operation does, in the few words that a label or a tooltip has room for.
@@ -38,6 +41,9 @@ OP_MEANING: dict[str, str] = {
     "dil_conv_5x5": "5x5 dilated convolution (sees 9x9)",
     "sep_conv_7x7": "7x7 separable convolution",
     "conv_7x1_1x7": "1x7, then 7x1 convolution",
+    "noise": "noise instead of its input",
+    "nor_conv_1x1": "1x1 convolution",
+    "nor_conv_3x3": "3x3 convolution",
 }
 
 KIND_TITLES: dict[str, str] = {

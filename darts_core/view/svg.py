@@ -141,20 +141,24 @@ def genotype_svg(genotype: Genotype, title: str = "", kinds: Sequence[str] | Non
         y += drawn.height + 40 + 22
         width = max(width, drawn.width + 44)
         used += [gene.op for node in genotype.cells[kind].nodes for gene in node if gene.op not in used]
-    legend = _legend([op for op in OP_MEANING if op in used], width, _READING)
+    legend = _legend([op for op in OP_MEANING if op in used], width, _reading(genotype))
     parts.append(f'<g transform="translate(0 {y:g})">{legend.text}</g>')
     return _document(max(width, legend.width), y + legend.height, title or "Derived cell", "".join(parts))
 
 
-_READING = (
-    "c_{k-2} and c_{k-1} are the outputs of the two cells before. A node adds up what reaches it;",
-    "the cell's output c_k is its nodes side by side.",
-)
+def _reading(genotype: Genotype) -> tuple[str, ...]:
+    """How to read the picture, in sentences."""
+    if any(genes.inputs == 1 for genes in genotype.cells.values()):
+        return ("A node adds up what reaches it; the last node is the cell's output c_k.",)
+    return (
+        "c_{k-2} and c_{k-1} are the outputs of the two cells before. A node adds up what reaches it;",
+        "the cell's output c_k is its nodes side by side.",
+    )
 
 
 def _derived(genes: CellGenes) -> _Drawing:
     """States and operation labels are all items of one layered drawing, so that no label ever lies on a line."""
-    inputs = 2
+    inputs = genes.inputs
     states = inputs + len(genes.nodes)
     labels = [(gene.op, gene.source, inputs + node) for node, kept in enumerate(genes.nodes) for gene in kept]
     output = states + len(labels)
@@ -171,12 +175,15 @@ def _derived(genes: CellGenes) -> _Drawing:
         paint, thick = (colour(labels[n // 2][0]), 3.5) if n < 2 * len(labels) else (LINE, 1.5)
         lines.append(f'<path d="{_smooth(ends)}" fill="none" stroke="{paint}" stroke-width="{thick}"/>')
     pills = "".join(_pill(op, *at[states + n], pill) for n, (op, _, _) in enumerate(labels))
-    boxes = [_box(Box(*_NAMES.get(i, (str(i - inputs), "")), *at[i], BOX, 38.0)) for i in range(states)]
+    boxes = [_box(Box(*_state(i, inputs), *at[i], BOX, 38.0)) for i in range(states)]
     boxes.append(_box(Box("c", "k", *at[output], BOX, 38.0)))
     return _Drawing("".join(lines) + pills + "".join(boxes), drawn.width, drawn.height)
 
 
-_NAMES = {0: ("c", "k-2"), 1: ("c", "k-1")}
+def _state(state: int, inputs: int) -> tuple[str, str]:
+    """The name in a box: text and subscript."""
+    outside = (("c", "k-2"), ("c", "k-1")) if inputs == 2 else (("input", ""),)
+    return outside[state] if state < inputs else (str(state - inputs), "")
 
 
 def _smooth(points: Sequence[tuple[float, float]]) -> str:
