@@ -12,6 +12,7 @@ st.set_page_config(page_title="DARTS Workbench", page_icon=str(Path(__file__).wi
 page = st.navigation(
     [
         st.Page("app_pages/live.py", title="Live", icon=":material/monitoring:", default=True),
+        st.Page("app_pages/replay.py", title="Replay", icon=":material/replay:"),
         st.Page("app_pages/runs.py", title="Runs", icon=":material/list:"),
     ],
     position="top",
