@@ -16,6 +16,7 @@ from typing import Any
 import darts_core.view
 from darts_core.derive import SKIP, collapse
 from darts_core.genotype import CellGenes, Gene, Genotype
+from darts_core.legal import edge_name
 from darts_core.space import CellSpec, SearchSpace
 from darts_core.view.figures import templates
 from darts_core.view.layout import cell_layout
@@ -111,11 +112,6 @@ def _whole(value: Any, low: int, high: int) -> int:
         return min(high, max(low, int(value)))
     except (TypeError, ValueError):
         return 0
-
-
-def edge_name(kind: str, edge: tuple[int, int]) -> str:
-    """How an edge is called in an address: "normal-0-2"."""
-    return f"{kind}-{edge[0]}-{edge[1]}"
 
 
 def collapse_levels(space: SearchSpace) -> dict[str, Any] | None:

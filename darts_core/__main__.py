@@ -25,6 +25,7 @@ from darts_core.drive import branch as make_branch
 from darts_core.drive import drive, new_run, settings_in
 from darts_core.errors import BadInput
 from darts_core.events import (
+    CHANGES,
     KINDS,
     Alarm,
     Applied,
@@ -38,10 +39,12 @@ from darts_core.events import (
     Resumed,
     Step,
     Trained,
+    order_words,
 )
 from darts_core.export import EXPORTS, format_named
 from darts_core.export import export as export_bytes
 from darts_core.genotype import Genotype
+from darts_core.legal import ON_EDGES, edge_named
 from darts_core.runs import RunReader, RunWriter, free_group, list_runs, runs_root, send_order
 from darts_core.space import SearchSpace
 from darts_core.zoo import genotype_named, zoo
@@ -202,7 +205,7 @@ def repeat(run: str, name: Name = None, runs: Runs = None, as_json: Json = False
         config = config.with_(backend=settings_in(reader, saved[0].file).backend)  # `auto` was settled at the start
     orders: dict[int, list[Order]] = {}
     for line in reader.events()[0]:
-        if line["type"] == "applied" and line["accepted"] and line["kind"] in ("set", "stop"):
+        if line["type"] == "applied" and line["accepted"] and line["kind"] in (*CHANGES, "stop"):
             orders.setdefault(line["step"], []).append(Order(line["id"], line["kind"], line["name"], line["value"]))
     writer = new_run(root, name, config, sys.argv)
     writer.info["threads"] = reader.info["threads"]  # equal numbers need equal threads
@@ -219,13 +222,29 @@ def order(
     run: str,
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
     setting: Annotated[str | None, typer.Argument(metavar="[NAME=VALUE]", help="For set: what to change.")] = None,
+    cell: Annotated[str, typer.Option("--cell", help="For pin, ban, reset: the kind of cell.")] = "normal",
+    edge: Annotated[
+        str | None, typer.Option("--edge", metavar="SOURCE-TARGET", help="For pin, ban, reset: the edge, 0-2.")
+    ] = None,
+    op: Annotated[str | None, typer.Option("--op", help="For pin and ban: the operation.")] = None,
     runs: Runs = None,
 ) -> None:
-    """Steer a running search from here: pause, resume, one step, stop, a checkpoint, or set NAME=VALUE."""
+    """Steer a running search from here: pause, resume, one step, stop, a checkpoint, or set NAME=VALUE.
+
+    pin leaves an edge one operation, ban takes one away from it, reset gives it all of the space again.
+    [dim]Examples: order NAME set a_lr=0.01 | order NAME pin --cell normal --edge 0-2 --op skip_connect |
+    order NAME reset --edge 0-2[/dim]
+    """
     name, value = next(iter(_assignments([setting] if setting else None).items()), (None, None))
     if (kind == "set") != (name is not None):
-        raise BadInput("order", kind, "set needs NAME=VALUE, the others take nothing", "for example: set a_lr=0.01")
+        raise BadInput("order", kind, "set needs NAME=VALUE, the others take none", "for example: set a_lr=0.01")
+    if kind not in ON_EDGES and (edge or op):
+        raise BadInput("order", kind, "takes no edge and no operation", f"only {', '.join(ON_EDGES)} do")
     root = runs_root(runs)
+    if kind in ON_EDGES:
+        name, value = f"{cell}-{edge}" if edge else None, op
+        if edge:
+            edge_named(SearchSpace.from_json(RunReader(root, run).info["space"], f"run {run}"), name)
     if not RunReader(root, run).status().alive:
         raise BadInput(f"run {run}", "", "no process is running it", f"go on with {PROGRAM} resume {run}")
     send_order(root, run, kind, name=name, value=value)
@@ -389,7 +408,7 @@ def said(event: Step | Line) -> str:
         case Alarm():
             return f"{event.level}: {event.reason} (step {event.step})"
         case Applied():
-            what = f"{event.name} = {event.value}" if event.name else event.kind
+            what = order_words(event.kind, event.name, event.value)
             return f"{what}: applied at step {event.step}" if event.accepted else f"{what}: refused, {event.reason}"
         case Resumed():
             return f"resumed: {event.message}"

@@ -268,12 +268,17 @@ def _said(hint: Any) -> str:
 
 # Orders ----------------------------------------------------------------------------------------------------
 
-KINDS = ("pause", "resume", "step", "stop", "checkpoint", "set")
+CHANGES = ("set", "pin", "ban", "reset")  # orders that change the search: from then on the run is called edited
+KINDS = ("pause", "resume", "step", "stop", "checkpoint", *CHANGES)
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a person asks of a running search. `name` and `value` belong to "set": a setting and what it shall be."""
+    """What a person asks of a running search.
+
+    "set" has the `name` of a setting and the `value` it shall have. "pin" and "ban" have the name of an edge
+    ("normal-0-2", see `legal.py`) and an operation as the value; "reset" has an edge alone.
+    """
 
     id: str
     kind: str  # one of KINDS
@@ -302,9 +307,14 @@ def parse_order(data: Json, where: object = "order") -> Order:
     if not _is(data.get("time", 0.0), float):
         raise BadInput(where, "time", "it is not a number of seconds", "give unix seconds")
     name, value = data.get("name"), data.get("value")
-    if data["kind"] == "set":
+    if data["kind"] in CHANGES:
+        what = "setting" if data["kind"] == "set" else "edge"
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
-            raise BadInput(where, "name", "no setting is named", "give the name of a setting")
+            raise BadInput(where, "name", f"no {what} is named", f"give the name of {_a(what)}")
+        if data["kind"] in ("pin", "ban") and not isinstance(value, str):
+            raise BadInput(where, "value", "no operation is named", f"say which operation to {data['kind']}")
+        if data["kind"] == "reset" and value is not None:
+            raise BadInput(where, "value", "reset takes an edge alone", "leave the operation out")
         if not _is(value, Scalar) or (isinstance(value, str) and len(value) > 200):
             raise BadInput(where, "value", f"the value of {name} is no number or short text", "give one value")
     elif name is not None or value is not None:
@@ -312,7 +322,25 @@ def parse_order(data: Json, where: object = "order") -> Order:
     return Order(data["id"], data["kind"], name, value, float(data.get("time", 0.0)))
 
 
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+def order_words(kind: str, name: str | None, value: Scalar) -> str:
+    """An order, or its answer, in words: "a_lr = 0.02", "ban skip_connect on normal-0-2", "reset normal-0-2"."""
+    if kind == "set":
+        return f"{name} = {short(value)}"
+    return " ".join(part for part in (kind, f"{value} on" if value else "", name or "") if part)
+
+
+def short(value: object) -> str:
+    """A setting's value in few characters: 0.01, 3e-5, true."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    return f"{value:.6g}".replace("e-0", "e-") if isinstance(value, int | float) else str(value)
+
+
 def order_json(order: Order) -> dict[str, Json]:
     """The order as `parse_order` reads it."""
-    given = {"name": order.name, "value": order.value} if order.kind == "set" else {}
+    given = {"name": order.name, "value": order.value} if order.kind in CHANGES else {}
     return {"id": order.id, "kind": order.kind, **given, "time": order.time}

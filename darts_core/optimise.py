@@ -47,8 +47,20 @@ class Adam:
         self.steps = 0
 
     @torch.no_grad()
-    def step(self, grads: Sequence[Tensor], rate: float, betas: tuple[float, float], decay: float) -> None:
-        """One step of Adam (Kingma and Ba 2015) with eps 1e-8."""
+    def step(
+        self,
+        grads: Sequence[Tensor],
+        rate: float,
+        betas: tuple[float, float],
+        decay: float,
+        still: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """One step of Adam (Kingma and Ba 2015) with eps 1e-8.
+
+        `still`: name -> entries (bool, of the parameter's shape) that stay as they are, moments included. Without it
+        the decay would move an entry that has no gradient, by a whole learning rate at a time.
+        """
+        held = [(t, t.clone(), mask) for name, mask in (still or {}).items() for t in self._of(name)]
         counts = [torch.tensor(float(self.steps)) for _ in self.params]
         first, second = list(self.first.values()), list(self.second.values())
         settings = {
@@ -70,7 +82,24 @@ class Adam:
             maximize=False,
             foreach=False,
         )
+        for tensor, before, mask in held:
+            tensor.copy_(torch.where(mask, before, tensor))
         self.steps += 1
+
+    def _of(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        return self.params[name], self.first[name], self.second[name]
+
+    @torch.no_grad()
+    def revive(self, name: str, entries: Tensor) -> None:
+        """Entries that stood still from the start move like the others from now on.
+
+        With second moments of zero their first step would be many times as long as the others'; they take the mean of
+        those that moved.
+        """
+        second = self.second[name]
+        new, moved = entries & (second == 0), second > 0
+        if bool(new.any()) and bool(moved.any()):
+            second[new] = second[moved].mean()
 
 
 def clipped(grads: Sequence[Tensor], largest: float) -> Tensor:

@@ -151,7 +151,8 @@ def test_steps_are_equal_when_their_numbers_are() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_order_survives_json(kind: str) -> None:
-    order = new_order(kind, "w_lr", 0.5) if kind == "set" else new_order(kind)
+    about = {"set": ("w_lr", 0.5), "pin": ("normal-0-2", "skip_connect"), "ban": ("normal-0-2", "skip_connect")}
+    order = new_order(kind, *about.get(kind, ("normal-0-2",) if kind == "reset" else ()))
     assert parse_order(io.loads(io.dumps(order_json(order)).encode(), "x")) == order
     assert order.id != new_order("pause").id and order.time > 1e9
 

@@ -15,6 +15,7 @@ from board_stage import METRICS, applied, made_up_events, made_up_steps, softmax
 from app.board import build_board_data, collapse_levels
 from darts_core import derive
 from darts_core.errors import BadInput
+from darts_core.events import short
 from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.space import KNOWN_OPS, SPACES, CellSpec, SearchSpace, conv_cell, space_named
 from darts_core.view import dot, figures, layout, palette, svg, tables
@@ -320,7 +321,7 @@ def test_marks_are_the_edits_that_took_effect_and_the_alarms(events: list[dict])
 
 
 def test_values_of_settings_are_short() -> None:
-    assert [tables.short(v) for v in (0.01, 3e-5, 1e-3, 2, True, "2", 0.30000000000000004)] == [
+    assert [short(v) for v in (0.01, 3e-5, 1e-3, 2, True, "2", 0.30000000000000004)] == [
         "0.01", "3e-5", "0.001", "2", "true", "2", "0.3",
     ]  # fmt: skip
 

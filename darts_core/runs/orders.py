@@ -21,7 +21,7 @@ THROUGH = ("pause", "resume", "step")  # orders that change nothing of what is c
 
 
 def send_order(root: str | Path, run: str, kind: str, /, *, name: str | None = None, value: Scalar = None) -> str:
-    """Leaves an order for a run ("set" takes the `name` of a setting and its `value`) and returns the order's id.
+    """Leaves an order for a run (`name` and `value` as in `events.Order`) and returns the order's id.
 
     The run answers with an `Applied` event of this id. BadInput: no such run, no such order, a folder that is not ours.
     """

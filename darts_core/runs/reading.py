@@ -16,7 +16,7 @@ import numpy as np
 
 from darts_core import io
 from darts_core.errors import BadInput, unknown
-from darts_core.events import Applied, Checkpoint, Failure, Finished, Interrupted, Line, Phase, from_json
+from darts_core.events import CHANGES, Applied, Checkpoint, Failure, Finished, Interrupted, Line, Phase, from_json
 from darts_core.runs import checkpoints as saved
 from darts_core.runs.records import (
     AGAIN,
@@ -118,7 +118,7 @@ class Story:
                 return replace(told, paused_at=when)
             case Applied(accepted=True, kind="resume"):
                 return replace(told, paused_at=None)
-            case Applied(accepted=True, kind="set"):
+            case Applied(accepted=True, kind=kind) if kind in CHANGES:
                 return replace(told, edited=True)
             case Checkpoint():
                 return replace(told, checkpoints={**self.checkpoints, event.file: event})

@@ -22,6 +22,7 @@ from darts_core.config import SearchConfig, steerable
 from darts_core.errors import BadInput, unknown
 from darts_core.events import STEP_METRICS, Alarm, Applied, Epoch, Event, Order, Phase, Result, Step
 from darts_core.genotype import Genotype
+from darts_core.legal import ON_EDGES, edge_named, row_after
 from darts_core.mix import Alphas, Mix, as_arrays
 from darts_core.optimise import Adam, Momentum, clipped, joint_norm
 from darts_core.search import probes
@@ -161,7 +162,7 @@ class Search:
         numbers["a_grad_norm"] = self.finite(joint_norm(hyper.grads), "gradient of the alphas")
         before, mix = self.alphas.copied(), self.relax(self.alphas, "read")
         betas = (self.config.a_beta1, self.config.a_beta2)
-        self.adam.step([g.detach() for g in hyper.grads], self.config.a_lr, betas, self.config.a_decay)
+        self.adam.step([g.detach() for g in hyper.grads], self.config.a_lr, betas, self.config.a_decay, self.still())
         after = self.method.settle(before, self.alphas, mix)
         if after is not self.alphas:
             with torch.no_grad():
@@ -224,6 +225,10 @@ class Search:
         return Result(self.step, max(0, self.epoch - 1), genotype or self.derive().to_json(), metrics, stopped)
 
     # -- its parts
+
+    def still(self) -> dict[str, Tensor]:
+        """Logits of operations that their edge may not hold: no gradient reaches them, and nothing else shall."""
+        return {f"alpha.{kind}": ~legal for kind, legal in self.alphas.legal.items() if not bool(legal.all())}
 
     def moment(self, phase: str) -> Moment:
         words = (self.epoch, self.index)
@@ -315,16 +320,31 @@ class Search:
             "value": order.value,
             "epoch": self.epoch,
         }
-        if order.kind != "set":
-            return Applied(**said, accepted=True, reason="")
         try:
-            if order.name not in steerable(self.config.strategy):
-                raise unknown("", "setting to steer", order.name, steerable(self.config.strategy))
-            self.config = self.config.with_(**{order.name: order.value})
+            if order.kind == "set":
+                self.set(order)
+            elif order.kind in ON_EDGES:
+                self.steer_edge(order)
         except BadInput as refusal:
             return Applied(**said, accepted=False, reason=str(refusal))
-        self.method = self.factory(**self.config.options)
         return Applied(**said, accepted=True, reason="")
+
+    def set(self, order: Order) -> None:
+        """Change a setting or an option of the method."""
+        if order.name not in steerable(self.config.strategy):
+            raise unknown("", "setting to steer", order.name, steerable(self.config.strategy))
+        self.config = self.config.with_(**{order.name: order.value})
+        self.method = self.factory(**self.config.options)
+
+    def steer_edge(self, order: Order) -> None:
+        """Pin, ban or reset: from now on another mask says what the edge may hold. Logits stay where they are."""
+        kind, edge = edge_named(self.task.space, order.name)
+        before = self.alphas.legal[kind]
+        row = row_after(self.task.space.cells[kind], edge, before[edge].cpu().numpy(), order.kind, order.value)
+        after = before.clone()
+        after[edge] = torch.from_numpy(row).to(before.device)
+        self.alphas = self.alphas._replace(legal={**self.alphas.legal, kind: after})
+        self.adam.revive(f"alpha.{kind}", after & ~before)
 
     def state(self) -> State:
         """Everything needed to go on from here. Tensors are shared, not copied."""

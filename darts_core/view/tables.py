@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from darts_core.derive import Collapse, collapse, derive
+from darts_core.events import order_words
 from darts_core.space import SearchSpace
 
 Events = Iterable[Mapping[str, Any]]
@@ -95,20 +96,13 @@ def marks(events: Events) -> list[Mark]:
     found = []
     for event in events:
         if event["type"] == "applied" and event["accepted"] and event["kind"] not in QUIET:
-            what = f"{event['name']} = {short(event['value'])}" if event["kind"] == "set" else event["kind"]
+            what = order_words(event["kind"], event["name"], event["value"])
             found.append(Mark(event["step"], f"{what} at step {event['step']}", "edit"))
         elif event["type"] == "alarm":
             found.append(Mark(event["step"], f"{event['level']} at step {event['step']}", "alarm"))
         elif event["type"] == "rewound":
             found.append(Mark(event["step"], f"back to epoch {event['to_epoch']} at step {event['step']}", "rewind"))
     return sorted(found, key=lambda mark: mark.step)
-
-
-def short(value: object) -> str:
-    """A setting's value in few characters: 0.01, 3e-5, true."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "none"}[value]
-    return f"{value:.6g}".replace("e-0", "e-") if isinstance(value, int | float) else str(value)
 
 
 def mixes_at(steps: np.ndarray, index: int, space: SearchSpace) -> dict[str, np.ndarray]:
