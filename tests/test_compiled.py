@@ -16,10 +16,11 @@ from test_fast import SPACES, mix
 from torch import Tensor
 from torch.func import functional_call
 
-from darts_core.drive import _backend
+from darts_core.drive import _backend, settings_in
 from darts_core.nets.compiled import CompiledSupernet
 from darts_core.nets.kernels import Kernels, build
 from darts_core.nets.mixed import Supernet
+from darts_core.runs import RunReader
 from darts_core.space import SearchSpace, space_named
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -210,6 +211,26 @@ def test_without_a_compiler_the_pure_path_is_taken_and_said(monkeypatch: pytest.
     for wanted in ("auto", "compiled"):
         backend, why = _backend(wanted, "", "cpu")
         assert backend == "fast" and "no C++ compiler" in why
+
+
+@pytest.mark.parametrize("hidden", ["from the path", pytest.param("by a word", marks=pytest.mark.slow)])
+def test_a_search_runs_from_the_command_line_without_a_compiler_and_says_so_once(tmp_path: Path, hidden: str) -> None:
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    around = {name: value for name, value in os.environ.items() if name not in ("CXX", build.OFF)}
+    around |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    around |= {"PATH": str(nothing)} if hidden.endswith("path") else {build.OFF: "1"}
+    words = ["search", "--preset", "tiny", "--name", "bare", "--runs", str(tmp_path / "runs"), "--json"]
+    for setting in ("epochs=1", "channels=2", "retrain_epochs=0", "random_cells=0", "threads=1"):
+        words += ["--set", setting]
+    done = subprocess.run([sys.executable, "-m", "darts_core", *words], capture_output=True, text=True, env=around)
+    assert done.returncode == 0, done.stderr
+    said = (done.stdout + done.stderr).replace("\n", " ")  # a long line may be wrapped
+    assert said.count("no C++ compiler") == 1 and "fast supernet" in said and "Traceback" not in said
+    reader = RunReader(tmp_path / "runs", "bare")
+    assert reader.status().state == "finished" and reader.step_count() == reader.status().total_steps > 0
+    assert settings_in(reader, reader.checkpoints()[-1].file).backend == "fast"
+    assert not (tmp_path / "cache").exists()  # nothing was built
 
 
 def test_a_broken_compiler_is_one_too_few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -200,7 +200,12 @@ class CompiledSupernet(nn.Module):
             [name for name in named if not name.startswith("cells.") and at[name] >= self.parts[0]],
         ]
         self.stem_stride: int = reference.stem[0].stride[0]  # type: ignore
-        self._fast = (FastSupernet(deepcopy(reference).to("meta")),)  # in a tuple: its weights are not this module's
+        fast = FastSupernet(deepcopy(reference))
+        for (
+            p
+        ) in fast.parameters():  # `plain` needs the shapes alone; the meta device would import torch's compiler stack
+            p.data = p.data.new_zeros(1).expand(p.shape)
+        self._fast = (fast,)  # in a tuple: its weights are not this module's
 
     def forward(self, x: Tensor, mix: Mix, carry: Any = None) -> tuple[Tensor, Any]:
         if mix.drop or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
