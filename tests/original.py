@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from darts_core.nets.original import to_original
+from darts_core.nets.fixed import Network
+from darts_core.nets.original import derived_to_original, to_original
 
 
 def wave(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -24,6 +25,12 @@ def wave(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def filled(name: str, shape: tuple[int, ...]) -> Tensor:
     """The value of the weight that the released code calls `name`."""
     w = wave(name, shape)
+    if name.endswith("num_batches_tracked"):
+        return torch.zeros(shape, dtype=torch.long)
+    if name.endswith("running_mean"):
+        return torch.from_numpy(0.1 * w)
+    if name.endswith("running_var"):
+        return torch.from_numpy(1 + 0.5 * w**2)
     if len(shape) >= 2:
         value = 1.4 * w / np.sqrt(np.prod(shape[1:]))
     else:
@@ -35,6 +42,13 @@ def fill(net: nn.Module, ops: tuple[str, ...]) -> None:
     with torch.no_grad():
         for name, p in net.named_parameters():
             p.copy_(filled(to_original(name, ops), tuple(p.shape)))
+
+
+def fill_derived(net: Network) -> None:
+    """Weights and buffers of a derived network."""
+    with torch.no_grad():
+        for name, t in net.state_dict().items():
+            t.copy_(filled(derived_to_original(name, net.genotype, net.places), tuple(t.shape)))
 
 
 def batch(name: str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

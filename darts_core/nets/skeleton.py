@@ -29,13 +29,16 @@ class Place:
         return self.kind == "reduce"
 
 
-def places(channels: int, cells: int, reductions: Collection[int], stem: int, outputs: dict[str, int]) -> list[Place]:
+def places(
+    channels: int, cells: int, reductions: Collection[int], stem: int, outputs: dict[str, int], shrunk: bool = False
+) -> list[Place]:
     """The stack: `cells` places behind a stem of `stem` channels.
 
     Args:
         outputs: kind -> how many states its cell concatenates.
+        shrunk: the older input of the first cell is twice as large as the newer one (the ImageNet stem).
     """
-    stack, before, previous, shrunk = [], stem, stem, False
+    stack, before, previous = [], stem, stem
     for index in range(cells):
         kind = "reduce" if index in reductions else "normal"
         channels = channels * 2 if kind == "reduce" else channels
@@ -47,6 +50,18 @@ def places(channels: int, cells: int, reductions: Collection[int], stem: int, ou
 def stem(c_in: int, c_out: int, stride: int, search: bool) -> nn.Sequential:
     """3x3 convolution and batch norm with learned scale, no ReLU."""
     return nn.Sequential(nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), norm(c_out, search, affine=True))
+
+
+def imagenet_stem(c_in: int, c_out: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Two convolutions of stride 2, whose output is the older input of the first cell, and a third for the newer one.
+
+    Source: the authors' `NetworkImageNet`; 224 pixels become 56 and 28.
+    """
+    first = nn.Sequential(
+        nn.Conv2d(c_in, c_out // 2, 3, 2, 1, bias=False), nn.BatchNorm2d(c_out // 2), nn.ReLU(),
+        nn.Conv2d(c_out // 2, c_out, 3, 2, 1, bias=False), nn.BatchNorm2d(c_out),
+    )  # fmt: skip
+    return first, nn.Sequential(nn.ReLU(), nn.Conv2d(c_out, c_out, 3, 2, 1, bias=False), nn.BatchNorm2d(c_out))
 
 
 def preprocess(place: Place, search: bool) -> tuple[nn.Module, nn.Module]:
