@@ -165,7 +165,7 @@ class Board {
     const { figures } = this.data;
     this.transport = transportPanel(this);
     this.statusLine = statusPanel();
-    this.meter = meterPanel();
+    this.meter = meterPanel(this.data.collapse?.op);
     this.legend = legendPanel(this);
     this.cells = cellPanel(this);
     this.edgeChart = new Chart("edge", figures.edge, this);

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import darts_core.view
-from darts_core.derive import SKIP, collapse
+from darts_core.derive import collapse, skip_of
 from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.legal import edge_name
 from darts_core.space import CellSpec, SearchSpace
@@ -121,19 +121,20 @@ def collapse_levels(space: SearchSpace) -> dict[str, Any] | None:
     """
     kind = "normal" if "normal" in space.cells else next(iter(space.cells))
     cell = space.cells[kind]
-    others = [op for op in cell.ops if op not in (SKIP, "none")]
-    if SKIP not in cell.ops:
+    skip = skip_of(cell)
+    others = [op for op in cell.ops if op not in (skip, "none")]
+    if skip is None:
         return None
     arriving = [len(cell.edges_into(node)) for node in range(cell.nodes)]
     edges = sum(n if cell.keep is None else min(cell.keep, n) for n in arriving)
     mixes = {k: c.legal_array() / c.legal_array().sum(-1, keepdims=True).clip(1) for k, c in space.cells.items()}
 
     def level(skips: int) -> str:
-        genes = [Gene(SKIP if i < skips else (others or [SKIP])[0], 0) for i in range(edges)]
+        genes = [Gene(skip if i < skips else (others or [skip])[0], 0) for i in range(edges)]
         genotype = Genotype(space.name, {kind: CellGenes((tuple(genes),), cell.output)})
         return collapse(space, mixes, genotype).level
 
-    return {"kind": kind, "op": SKIP, "levels": [level(skips) for skips in range(edges + 1)]}
+    return {"kind": kind, "op": skip, "levels": [level(skips) for skips in range(edges + 1)]}
 
 
 def board_js() -> str:

@@ -178,7 +178,8 @@ function runningSentence(board) {
 }
 
 /** How far the cell has gone toward skips: squares, numbers, a word. Announced when the word changes. */
-function meterPanel() {
+function meterPanel(op) {
+  const skip = op === "identity" ? "identity" : "skip";
   const squares = make("span", { class: "db-squares", "aria-hidden": "true" });
   const text = make("span", { class: "db-meter-text" });
   const level = make("b", { class: "db-level" });
@@ -194,7 +195,11 @@ function meterPanel() {
     why,
     status,
   );
-  const meaning = {
+  const meaning = skip === "identity" ? {
+    healthy: "Few of the nodes that derivation would make only pass a state on.",
+    drifting: "Nodes that only pass a state on are taking over.",
+    collapsed: "Nearly every node that derivation would make only passes a state on: little is left to learn with.",
+  } : {
     healthy: "Few of the edges that derivation would keep are skips.",
     drifting: "Skips are taking over the edges that derivation would keep.",
     collapsed: "Nearly every edge that derivation would keep only passes its input on: little is left to learn with.",
@@ -205,7 +210,7 @@ function meterPanel() {
       if (squares.childElementCount !== edges)
         squares.replaceChildren(...Array.from({ length: edges }, () => make("i")));
       [...squares.children].forEach((square, i) => square.classList.toggle("db-skip", i < skips));
-      say(text, `${skips} of ${edges} derived edges are skip, mean skip weight ${percent(weight)}, `);
+      say(text, `${skips} of ${edges} derived edges are ${skip}, mean ${skip} weight ${percent(weight)}, `);
       say(why, meaning[word] ?? "");
       if (level.textContent === word) return;
       say(level, word);

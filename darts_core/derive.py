@@ -17,7 +17,7 @@ from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.space import CellSpec, SearchSpace
 
 Mixes = Mapping[str, np.ndarray]
-SKIP = "skip_connect"
+SKIPS = ("skip_connect", "identity")  # operations that pass their input on: of image cells, of recurrent cells
 COLLAPSED = 0.8  # share of derived edges that are skips from which a cell is called collapsed
 
 
@@ -246,19 +246,28 @@ def one_hot(cell: CellSpec, genes: CellGenes) -> np.ndarray:
     return mix
 
 
+def skip_of(cell: CellSpec) -> str | None:
+    """The operation of this cell that only passes its input on; None where it has none."""
+    return next((op for op in SKIPS if op in cell.ops), None)
+
+
 def collapse(space: SearchSpace, mixes: Mixes, genotype: Genotype | None = None) -> Collapse:
-    """Skip share and level of the normal cell (of the only kind, where there is no normal cell)."""
+    """Skip share and level of the normal cell (of the only kind, where there is no normal cell).
+
+    In a recurrent cell the share is that of `identity`, its operation without a function of its own.
+    """
     kind = "normal" if "normal" in space.cells else next(iter(space.cells))
     cell, genotype = space.cells[kind], genotype or derive(space, mixes)
     genes: Sequence[Gene] = [gene for node in genotype.cells[kind].nodes for gene in node]
-    skips = sum(gene.op == SKIP for gene in genes)
+    skip = skip_of(cell)
+    skips = sum(gene.op == skip for gene in genes)
     share = skips / len(genes) if genes else 0.0
     chance = 1 / max(1, sum(op != "none" for op in cell.ops))
     drifting = (chance + COLLAPSED) / 2
     level = "collapsed" if share >= COLLAPSED else "drifting" if share >= drifting else "healthy"
-    if SKIP not in cell.ops:
+    if skip is None:
         return Collapse(0, len(genes), 0.0, "healthy")
-    column = cell.ops.index(SKIP)
+    column = cell.ops.index(skip)
     may = cell.legal_array()[:, column]
     weight = float(np.asarray(mixes[kind], dtype=float)[may, column].mean()) if may.any() else 0.0
     return Collapse(skips, len(genes), weight, level)

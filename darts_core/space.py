@@ -31,7 +31,8 @@ DARTS_OPS = (
 NASNET_OPS = ("sep_conv_7x7", "conv_7x1_1x7")  # of the cells of NASNet and AmoebaNet alone
 NAS201_OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")  # in the original's order
 BENCH_OPS = ("noise", "nor_conv_1x1", "nor_conv_3x3")  # of S4 and of NAS-Bench-201
-KNOWN_OPS = (*DARTS_OPS, *NASNET_OPS, *BENCH_OPS)  # the closed list of operation names that files may contain
+RNN_OPS = ("none", "tanh", "relu", "sigmoid", "identity")  # activation functions, in the original's order
+KNOWN_OPS = (*DARTS_OPS, *NASNET_OPS, *BENCH_OPS, *RNN_OPS[1:])  # the closed list of operation names that files may contain
 MAX_NODES = 12
 MAX_OPS = 32
 
@@ -131,6 +132,15 @@ def dense_cell(nodes: int, ops: Sequence[str]) -> CellSpec:
     return CellSpec(1, nodes, tuple(ops), edges, tuple((True,) * len(ops) for _ in edges), None, (nodes,))
 
 
+def recurrent_cell(nodes: int, ops: Sequence[str] = RNN_OPS) -> CellSpec:
+    """The recurrent cell (DARTS, section 3.2): state 0 is made of the input and the hidden state before it, every node
+    keeps one predecessor, and the new hidden state is the mean of all nodes.
+    """
+    edges = dag(1, nodes)
+    every = tuple((True,) * len(ops) for _ in edges)
+    return CellSpec(1, nodes, tuple(ops), edges, every, 1, tuple(range(1, nodes + 1)))
+
+
 @dataclass(frozen=True)
 class SpaceEntry:
     """A named space as people choose it: its operations, usual number of nodes and one sentence."""
@@ -140,6 +150,7 @@ class SpaceEntry:
     doc: str
     inputs: int = 2
     edges: Mapping[str, str] = field(default_factory=dict)  # kind -> per edge the operations it may hold: S1
+    recurrent: bool = False  # a recurrent cell, for text; else cells for images
 
 
 _SHORT = {"m": "max_pool_3x3", "a": "avg_pool_3x3", "s": "skip_connect", "3": "sep_conv_3x3",
@@ -184,6 +195,10 @@ SPACES: Mapping[str, SpaceEntry] = {
         ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3"), 3,
         "The cell of NAS-Bench-201 with 4 operations: 4,096 cells; `tiny build --ops 4` trains them.", inputs=1,
     ),
+    "darts-rnn": SpaceEntry(
+        RNN_OPS, 8, "The recurrent DARTS space, for text: 8 nodes, each a function of one earlier state.",
+        inputs=1, recurrent=True,
+    ),
 }  # fmt: skip
 
 
@@ -203,6 +218,8 @@ def space_named(name: str, nodes: int | None = None, reduce: bool = True) -> Sea
     most = entry.nodes if entry.edges else MAX_NODES
     if not 1 <= count <= most:
         raise BadInput("", "nodes", f"{count} nodes per cell is out of range for {name}", f"choose 1 to {most}")
+    if entry.recurrent:
+        return SearchSpace(name, {"recurrent": recurrent_cell(count, entry.ops)})
     if entry.inputs == 1:
         return SearchSpace(name, {"normal": dense_cell(count, entry.ops)})
     kinds = ("normal", "reduce") if reduce else ("normal",)

@@ -67,7 +67,8 @@ def contrast(one: str, other: str) -> float:
 
 def test_every_known_operation_has_its_own_colour_and_a_meaning_in_words() -> None:
     assert set(palette.OP_COLOURS) == set(KNOWN_OPS) == set(palette.OP_MEANING)
-    assert len(set(palette.OP_COLOURS.values())) == len(KNOWN_OPS)
+    assert len(set(palette.OP_COLOURS.values())) == len(KNOWN_OPS) - 1
+    assert palette.colour("identity") == palette.colour("skip_connect"), "one meaning, and never in one picture"
 
 
 def test_vermilion_is_skips_alone_in_every_figure() -> None:
@@ -75,7 +76,7 @@ def test_vermilion_is_skips_alone_in_every_figure() -> None:
     for name, figure in figures.templates(KNOWN_OPS).items():
         for trace in figure["data"]:
             paints = any(colour in json.dumps(trace) for colour in written)
-            assert paints == (trace["meta"].get("op") == "skip_connect"), (name, trace["name"])
+            assert paints == (trace["meta"].get("op") in ("skip_connect", "identity")), (name, trace["name"])
         assert palette.SKIP_COLOUR not in json.dumps(figure["layout"])
 
 
@@ -376,7 +377,7 @@ def test_the_boards_collapse_levels_are_those_of_derive(name: str) -> None:
     assert told is not None
     random = np.random.default_rng(0)
     for lean in np.linspace(-2, 4, 30):
-        toward = np.array([op == "skip_connect" for op in space.cells["normal"].ops]) * lean
+        toward = np.array([op == told["op"] for op in space.cells[told["kind"]].ops]) * lean
         mixes = {k: softmax(random.normal(0, 1, c.shape) + toward) for k, c in space.cells.items()}
         now = derive.collapse(space, mixes)
         assert now.derived_edges == len(told["levels"]) - 1

@@ -27,6 +27,10 @@ OP_COLOURS: dict[str, str] = {
     "noise": "#B7A99A",
     "nor_conv_1x1": "#88CCEE",
     "nor_conv_3x3": "#117733",
+    "tanh": "#0B6E8A",
+    "relu": "#8C6BB1",
+    "sigmoid": "#C2A500",
+    "identity": SKIP_COLOUR,  # the skip connection of a recurrent cell: the two never stand in one picture
 }
 
 # What an operation does, in the few words that a label or a tooltip has room for.
@@ -44,6 +48,10 @@ OP_MEANING: dict[str, str] = {
     "noise": "noise instead of its input",
     "nor_conv_1x1": "1x1 convolution",
     "nor_conv_3x3": "3x3 convolution",
+    "tanh": "squashes each number to -1 to 1",
+    "relu": "cuts negative numbers off",
+    "sigmoid": "squashes each number to 0 to 1",
+    "identity": "leaves each number as it is",
 }
 
 KIND_TITLES: dict[str, str] = {
