@@ -32,7 +32,7 @@ NASNET_OPS = ("sep_conv_7x7", "conv_7x1_1x7")  # of the cells of NASNet and Amoe
 NAS201_OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")  # in the original's order
 BENCH_OPS = ("noise", "nor_conv_1x1", "nor_conv_3x3")  # of S4 and of NAS-Bench-201
 RNN_OPS = ("none", "tanh", "relu", "sigmoid", "identity")  # activation functions, in the original's order
-KNOWN_OPS = (*DARTS_OPS, *NASNET_OPS, *BENCH_OPS, *RNN_OPS[1:])  # the closed list of operation names that files may contain
+KNOWN_OPS = (*DARTS_OPS, *NASNET_OPS, *BENCH_OPS, *RNN_OPS[1:])  # the closed list of names that files may hold
 MAX_NODES = 12
 MAX_OPS = 32
 

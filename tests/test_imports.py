@@ -24,7 +24,7 @@ TORCH = [
     {"nets"},
     {"data"},
     {"search.method"},                                           # the types of a search, before what uses them
-    {"tasks"},
+    {"tasks", "language"},
     {"search"},
     {"methods"},
     {"strategies"},

@@ -1,4 +1,4 @@
-"""Recurrent cells: numbers of the released implementation, and the fast form against the one that reads as the paper."""
+"""Recurrent cells: numbers of the released implementation, and the fast form against the one that reads as it."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def markov() -> Language:
 
 
 def stationary(table: np.ndarray) -> np.ndarray:
-    """(V, V): how often each pair occurs in the long run, from P(next | pair) of shape (V, V, V) and the start (0, 1)."""
+    """(V, V): how often each pair occurs in the long run, from P(next | pair) (V, V, V) and the start (0, 1)."""
     V = len(table)
     pairs = np.zeros((V, V))
     pairs[0, 1] = 1.0

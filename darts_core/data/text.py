@@ -32,8 +32,8 @@ LAYOUTS = (  # names of the three files: ours, those of the Penn Treebank archiv
 HELP = {
     "ptb": "The Penn Treebank has no open licence: take the word-level files ptb.train.txt, ptb.valid.txt and "
     "ptb.test.txt (Mikolov et al. 2010) from someone entitled to share them, and set path to their folder",
-    "wikitext2": "download WikiText-2 (word level, Merity et al. 2016, CC BY-SA), unpack it, and set path to the folder "
-    "that holds wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens, or train.txt, valid.txt and test.txt",
+    "wikitext2": "download WikiText-2 (word level, Merity et al. 2016, CC BY-SA), unpack it, and set path to the "
+    "folder that holds wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens, or train.txt, valid.txt and test.txt",
     "text": "set path to a text file, or to a folder with train.txt, valid.txt and test.txt",
 }
 

@@ -1,7 +1,7 @@
 """The plan for text: columns of a long stream, cut into stretches for truncated back-propagation.
 
-A stream of N tokens becomes rows (N // B, B): the tail is dropped, each column is a piece of the text read downwards, and
-the hidden state is carried from one stretch of rows to the next. Where stretches begin and end is a pure function of
+A stream of N tokens becomes rows (N // B, B): the tail is dropped, each column is a piece of the text read downwards,
+and the hidden state is carried from one stretch to the next. Where stretches begin and end is a pure function of
 (seed, epoch), so nothing has to be saved to resume. As the original code (rnn/utils.py, rnn/train_search.py).
 """
 
@@ -68,8 +68,8 @@ class TextPlan:
         return stream[: rows * count].view(count, rows).t().contiguous().to(self.device)
 
     def steps(self, split: str, epoch: int = 0) -> int:
-        """Stretches of an epoch: as many in each, but with `jitter`. The architecture split is read on and on, so it has
-        as many as the weights.
+        """Stretches of an epoch: as many in each, but with `jitter`. The architecture split is read on and on, so it
+        has as many as the weights.
         """
         return len(self.stretches("weights" if split == "arch" else split, epoch))
 

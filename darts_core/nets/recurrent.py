@@ -1,10 +1,11 @@
 """Recurrent cells and the language model around them: the cell that is searched, and the cell of a genotype.
 
     [c0, h0] = [x * mx, h * mh] W0        s0 = h + sigmoid(c0) * (tanh(h0) - h)
-    [c, h] = (s_p * mh) W_i               s_i = s_p + sigmoid(c) * (f(h) - s_p)          node i, predecessor p, function f
+    [c, h] = (s_p * mh) W_i               s_i = s_p + sigmoid(c) * (f(h) - s_p)     node i, predecessor p, function f
 
-DARTS (Liu et al. 2019, section 3.2 and appendix A.1.2) and the authors' code: a highway around every node, one matrix per
-node (shared by its predecessors and its functions), no biases, masks drawn once per sequence. In the supernet a node is
+DARTS (Liu et al. 2019, section 3.2 and appendix A.1.2) and the authors' code: a highway around every node, one matrix
+per node (shared by its predecessors and its functions), no biases, masks drawn once per sequence. In the supernet a node
+is
 the weighted sum over all earlier states and all functions, then batch norm (always of the batch at hand; the code also
 keeps running statistics). `none` adds nothing and keeps its weight. The cell of a genotype has no batch norm.
 """

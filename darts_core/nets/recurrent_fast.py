@@ -30,18 +30,14 @@ class FastRecurrentCell(MixedRecurrentCell):
         assert cell.edges == dag(1, cell.nodes) and cell.output == tuple(range(1, cell.nodes + 1)), "a DARTS cell"
         index = {edge: e for e, edge in enumerate(cell.edges)}
         # rows of the mix by source: the edges state j -> nodes j, j + 1, ...
-        self.rows_from = [
-            torch.tensor([index[j, i + 1] for i in range(j, cell.nodes)]) for j in range(cell.nodes)
-        ]
+        self.rows_from = [torch.tensor([index[j, i + 1] for i in range(j, cell.nodes)]) for j in range(cell.nodes)]
         self.columns = {op: o for o, op in enumerate(cell.ops) if op != "none"}
 
     def forward(self, x: Tensor, h: Tensor, rows: Tensor, masks: Masks) -> Tensor:
         mx, mh = (torch.empty(0, dtype=x.dtype, device=x.device) if m is None else m for m in masks)
         return Sequence.apply(self, x, h, rows, self.first, self.matrices, mx, mh)  # type: ignore[no-any-return]
 
-    def plain(
-        self, x: Tensor, h: Tensor, rows: Tensor, first: Tensor, matrices: Tensor, masks: Masks
-    ) -> Tensor:
+    def plain(self, x: Tensor, h: Tensor, rows: Tensor, first: Tensor, matrices: Tensor, masks: Masks) -> Tensor:
         """The same in PyTorch's own differentiable calls."""
         n, states = self.units, []
         gates = masked(x, masks.x) @ first[:n]
@@ -214,7 +210,8 @@ def _slopes(cell: FastRecurrentCell, u: Tensor, weights: list[Tensor]) -> tuple[
 def _normalise(x: Tensor, out: Tensor, scale: Tensor) -> None:
     """Batch norm of x (B, n) into `out`, and the reciprocal standard deviations (n) into `scale`."""
     if len(x) == 1:
-        out.zero_(), scale.zero_()
+        out.zero_()
+        scale.zero_()
         return
     var, mean = torch.var_mean(x, dim=0, correction=0)
     torch.rsqrt(var + EPS, out=scale)
@@ -243,8 +240,11 @@ def _differentiable(
     """The same gradients by PyTorch's own calls, with a graph of their own."""
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        views = [t.view_as(t) if want and t.requires_grad else t.detach() for t, want in zip(inputs, wanted, strict=True)]
+        views = [
+            t.view_as(t) if want and t.requires_grad else t.detach() for t, want in zip(inputs, wanted, strict=True)
+        ]
         asked = [view for view, want in zip(views, wanted, strict=True) if want]
-        output = cell.plain(*views, masks)
+        x, h, rows, first, matrices = views
+        output = cell.plain(x, h, rows, first, matrices, masks)
         found = iter(torch.autograd.grad(output, asked, grad, create_graph=graph, materialize_grads=True))
     return [next(found) if want else None for want in wanted]
