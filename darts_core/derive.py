@@ -113,6 +113,8 @@ def edge_normalised(cell: CellSpec, at: Reading) -> CellGenes:
     alpha = np.where(legal, np.asarray(at.alpha, dtype=float), -np.inf)
     if not np.isfinite(alpha[legal]).all():
         raise _not_finite("alpha")
+    if at.edge is not None:  # a recorded mix has the edge weights in it
+        mix = mix / np.maximum(mix.sum(-1, keepdims=True), 1e-12)
     top = alpha.max(-1)
     beta = (
         np.asarray(at.edge, dtype=float) if at.edge is not None else top + np.log(np.exp(alpha - top[:, None]).sum(-1))

@@ -234,6 +234,7 @@ def _search(
 
     from darts_core.nets.fast import covers
     from darts_core.search.bilevel import Host, Snapshot
+    from darts_core.search.state import from_bytes
     from darts_core.strategies import strategy_named
     from darts_core.tasks import image_task
 
@@ -256,7 +257,8 @@ def _search(
     desk = Desk(writer, signals, {**given, **replayed}, say)
     state: State | None = start
     result: Result | None = None
-    for event in strategy_named(config.strategy)(task, config, Host(start, desk.orders)):
+    recall = lambda epoch: from_bytes(writer.read_checkpoint(epoch_file(epoch)), epoch_file(epoch))  # noqa: E731
+    for event in strategy_named(config.strategy)(task, config, Host(start, desk.orders, recall)):
         if isinstance(event, Snapshot):
             state = event.state
             file = step_file(state.step) if state.index else epoch_file(state.epoch)
@@ -358,8 +360,9 @@ def _evaluate(
 ) -> dict[str, Any]:
     """The discretisation gap and the cells trained from scratch; what an earlier process trained is not done again."""
     from darts_core import evaluate
+    from darts_core.search.bilevel import supernet_of
     from darts_core.search.method import Moment
-    from darts_core.strategies import STRATEGIES
+    from darts_core.strategies import method_of
     from darts_core.tasks import image_task
 
     lines, _ = writer.reader.events()
@@ -367,11 +370,11 @@ def _evaluate(
     tell(Phase("evaluate", "the supernet, its pruned form, and cells trained from scratch on clean labels"))
     clean = image_task(config, task.device, clean=True) if config.label_noise else task
     settings = SearchConfig.from_dict(state.settings)
-    mix = (
-        STRATEGIES[settings.strategy].factory(**settings.options).relax(state.alphas, Moment("read", state.epoch, 1.0))
-    )
+    method = method_of(settings)
+    mix = method.relax(state.alphas, Moment("read", state.epoch, 1.0, None, settings.epochs, state.stage, 1.0))
     genotype = Genotype.from_json(result.genotype)
-    for event in evaluate.compare(task, clean, config, state, mix, genotype, trained):
+    supernet = lambda: supernet_of(task, method, state.stage, state.built)  # noqa: E731
+    for event in evaluate.compare(task, clean, config, state, mix, genotype, trained, supernet):
         tell(event)
         trained.append(event)
     return evaluate.summary(trained)

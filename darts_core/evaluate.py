@@ -9,19 +9,20 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from darts_core.config import SearchConfig
 from darts_core.data.plan import Split
-from darts_core.derive import one_hot
+from darts_core.derive import kept_edges, one_hot
 from darts_core.events import Trained
 from darts_core.genotype import Genotype, random_genotype
 from darts_core.mix import Mix
-from darts_core.nets.fixed import Network, parameters
+from darts_core.nets.fixed import parameters
 from darts_core.optimise import Momentum, clipped
 from darts_core.search.bilevel import VALIDATE_AT_MOST
 from darts_core.search.state import State
@@ -37,6 +38,7 @@ def compare(
     mix: Mix,
     genotype: Genotype,
     done: Sequence[Trained],
+    supernet: Callable[[], Any],
 ) -> Iterator[Trained]:
     """The supernet, its pruned form, the derived cell and random cells, one `Trained` each.
 
@@ -46,10 +48,11 @@ def compare(
         task: of the search, for validation data with the labels that the search saw.
         clean: the same without label noise, to train on and for test images.
         done: what an earlier, interrupted process already trained; not trained again.
+        supernet: builds the net that the weights in `state` belong to.
     """
     known = {(t.role, t.index) for t in done}
     if {("supernet", 0), ("pruned", 0)} - known:
-        yield from _supernets(task, clean, state, mix, genotype, known)
+        yield from _supernets(task, clean, state, mix, genotype, known, supernet())
     if not config.retrain_epochs:
         return
     rng = random.Random(seed(config.seed, "random cells"))
@@ -62,13 +65,22 @@ def compare(
 
 
 def _supernets(
-    task: ImageTask, clean: ImageTask, state: State, mix: Mix, genotype: Genotype, known: set[tuple[str, int]]
+    task: ImageTask,
+    clean: ImageTask,
+    state: State,
+    mix: Mix,
+    genotype: Genotype,
+    known: set[tuple[str, int]],
+    net: Any,
 ) -> Iterator[Trained]:
     """The supernet under its own mix, and under the derived cell's one-hot mix, with the weights of the search."""
-    net = task.supernet(task.space)
     net.load_state_dict(net.pack({name: t.to(task.device) for name, t in state.weights.items()}))
-    hot = {kind: one_hot(cell, genotype.cells[kind]) for kind, cell in task.space.cells.items()}
-    for role, weighing in (("supernet", mix), ("pruned", as_mix(hot, task.device, task.dtype))):
+    cells = task.space.cells
+    hot = as_mix({kind: one_hot(cell, genotype.cells[kind]) for kind, cell in cells.items()}, task.device, task.dtype)
+    if mix.edges:  # what the derived cell does not use must not pass by its operations either
+        kept = {kind: torch.tensor(kept_edges(cell, genotype.cells[kind])) for kind, cell in cells.items()}
+        hot = hot._replace(edges={kind: t.to(task.device, task.dtype) for kind, t in kept.items()})
+    for role, weighing in (("supernet", mix.to(task.dtype)), ("pruned", hot)):
         if (role, 0) in known:
             continue
         began = time.perf_counter()
@@ -123,7 +135,7 @@ def train(task: ImageTask, config: SearchConfig, genotype: Genotype, role: str, 
 
 
 @torch.no_grad()
-def accuracy(task: ImageTask, net: Network, split: Split) -> float:
+def accuracy(task: ImageTask, net: nn.Module, split: Split) -> float:
     """Share of a split's images classified rightly, in evaluation mode, no augmentation (0 to 1)."""
     net.eval()
     right = total = 0

@@ -163,6 +163,7 @@ class ResidualReduction(nn.Module):
         return self.second(self.first(x)) + self.shortcut(x)
 
 
+EXTRA = "extra_skip"  # the auxiliary skip of a supernet: a column of its own, which no alpha belongs to
 Build = Callable[[int, int, bool], nn.Module]  # (channels, stride, search) -> module
 
 OPS: dict[str, Build] = {
@@ -188,9 +189,15 @@ def build(op: str, channels: int, stride: int, search: bool) -> nn.Module:
     Raises:
         BadInput: the operation is unknown.
     """
+    op = plain(op)
     if op not in OPS:
         raise unknown("", "operation", op, OPS)
     return OPS[op](channels, stride, search)
+
+
+def plain(op: str) -> str:
+    """The operation that a column of a supernet computes: its auxiliary skip (DARTS-) is a skip connection."""
+    return "skip_connect" if op == EXTRA else op
 
 
 def drop_path(x: Tensor, rate: Tensor | float) -> Tensor:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from darts_core.config import SearchConfig
 from darts_core.data import DATASETS
 from darts_core.errors import unknown
 from darts_core.methods.darts import darts
 from darts_core.search.bilevel import Strategy, bilevel
+from darts_core.search.method import Method
 from darts_core.search.option import options
 
 
@@ -38,6 +40,11 @@ def strategy_named(name: str) -> Strategy:
     if name not in STRATEGIES:
         raise unknown("settings", "strategy", name, STRATEGIES)
     return STRATEGIES[name].strategy
+
+
+def method_of(config: SearchConfig) -> Method:
+    """The method that a configuration describes, its options included."""
+    return STRATEGIES[config.strategy].factory(**config.options)
 
 
 def catalogue() -> dict[str, Any]:

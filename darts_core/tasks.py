@@ -18,7 +18,7 @@ from darts_core.data.plan import Split
 from darts_core.genotype import Genotype
 from darts_core.mix import Mix
 from darts_core.nets.bench201 import BenchNetwork, BenchSupernet
-from darts_core.nets.compiled import CompiledSupernet
+from darts_core.nets.compiled import CANNOT, CompiledSupernet
 from darts_core.nets.fast import FastSupernet, covers
 from darts_core.nets.fixed import Network
 from darts_core.nets.kernels import Kernels, build
@@ -92,8 +92,8 @@ class ImageTask:
             dtype=dtype,
         )
 
-    def _layout(self) -> dict[str, Any]:
-        c = self.config
+    def _layout(self, more_cells: int = 0) -> dict[str, Any]:
+        c = self.config.with_(cells=self.config.cells + more_cells) if more_cells else self.config
         return {
             "image_channels": self.images.train.shape[1],
             "classes": len(self.images.classes),
@@ -104,19 +104,26 @@ class ImageTask:
             "stem_stride": c.stem_stride,
         }
 
-    def supernet(self, space: SearchSpace, **net: Any) -> Supernet | BenchSupernet | FastSupernet | CompiledSupernet:
-        """In the form that the backend says; `auto`, which a driver settles beforehand, is `fast`. Spaces that have no
-        fast form run on the reference.
+    def supernet(
+        self, space: SearchSpace, *, more_cells: int = 0, **net: Any
+    ) -> Supernet | BenchSupernet | FastSupernet | CompiledSupernet:
+        """In the form that the backend says; `auto`, which a driver settles beforehand, is `fast`, and so is `compiled`
+        where the kernel has no form of a structural option (`nets.compiled.CANNOT`). Spaces that have no fast form run
+        on the reference.
+
+        Args:
+            more_cells: beyond those of the settings (stages of P-DARTS).
+            net: structural options of `Supernet`.
 
         Raises:
             BadInput: the compiled form is wanted, and it cannot be built here.
         """
         one_input = any(cell.inputs == 1 for cell in space.cells.values())
         kind: Any = BenchSupernet if one_input else Supernet
-        reference = kind(space, **self._layout(), **net).to(self.device, self.dtype)
+        reference = kind(space, **self._layout(more_cells), **net).to(self.device, self.dtype)
         if self.config.backend == "reference" or not covers(space):
             return reference
-        if self.config.backend == "compiled":
+        if self.config.backend == "compiled" and not CANNOT & set(net):
             return CompiledSupernet(reference, Kernels(build.build()))
         return FastSupernet(reference)
 

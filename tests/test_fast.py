@@ -101,13 +101,14 @@ def test_drop_path_drops_whole_samples_of_the_named_operation_only() -> None:
     rows = {k: torch.zeros(c.shape, dtype=torch.float64) for k, c in space.cells.items()}
     for row in rows.values():
         row[:, 0] = 1.0  # skip alone
+    rate = torch.tensor(0.5, dtype=torch.float64)
     for net in pair(space):
         cell: torch.nn.Module = net.cells[0]
         s = torch.randn(64, 4, 4, 4, dtype=torch.float64)
         torch.manual_seed(1)
-        dropped = cell(s, s, rows["normal"], {"skip_connect": torch.tensor(0.5, dtype=torch.float64)})
-        kept = cell(s, s, rows["normal"], {"sep_conv_3x3": torch.tensor(0.5, dtype=torch.float64)})
-        plain = cell(s, s, rows["normal"], {})
+        dropped = cell(s, s, rows["normal"], moment=Mix({}, drop={"skip_connect": rate}))
+        kept = cell(s, s, rows["normal"], moment=Mix({}, drop={"sep_conv_3x3": rate}))
+        plain = cell(s, s, rows["normal"])
         assert torch.equal(kept, plain)  # its weight is zero
         first = dropped[:, :4].flatten(1).norm(dim=1) / plain[:, :4].flatten(1).norm(dim=1).clamp(min=1e-12)
         assert 5 < int((first == 0).sum()) < 30  # both inputs dropped in about a quarter of 64 samples

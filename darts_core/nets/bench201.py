@@ -19,7 +19,7 @@ from darts_core import ops
 from darts_core.genotype import CellGenes, Genotype
 from darts_core.mix import Mix
 from darts_core.nets import skeleton
-from darts_core.nets.mixed import MixedOperation
+from darts_core.nets.mixed import MixedOperation, checked_share, summed, with_extra_skip
 from darts_core.space import CellSpec, SearchSpace
 
 KIND = "normal"
@@ -37,23 +37,24 @@ def widths(channels: int, cells: int, reductions: tuple[int, ...]) -> Iterator[t
 class MixedBenchCell(nn.Module):
     """A cell of one input with a mixed operation on every edge."""
 
-    def __init__(self, cell: CellSpec, channels: int) -> None:
+    def __init__(self, cell: CellSpec, channels: int, partial: int = 1) -> None:
         super().__init__()
         self.cell = cell
-        self.edges = nn.ModuleList(MixedOperation(cell, e, channels, 1) for e in range(len(cell.edges)))
+        self.edges = nn.ModuleList(MixedOperation(cell, e, channels, 1, partial) for e in range(len(cell.edges)))
 
-    def forward(self, x: Tensor, mix: Mix) -> Tensor:
-        """(N, C, H, W) -> the same shape."""
+    def forward(self, x: Tensor, rows: Tensor, edges: Tensor | None, mix: Mix) -> Tensor:
+        """(N, C, H, W), weights (edges, columns) and edge weights (edges,) -> the shape of x."""
         states = [x]
         for node in range(self.cell.nodes):
             into = self.cell.edges_into(node)
-            terms = [self.edges[e](states[self.cell.edges[e][0]], mix.ops[KIND][e], mix.drop) for e in into]
-            states.append(sum(terms[1:], terms[0]))
+            states.append(summed(self.edges, self.cell, into, states, rows, edges, mix, KIND))
         return states[self.cell.output[-1]]
 
 
 class BenchSupernet(nn.Module):
-    """`net(x, mix) -> (logits, None)`, like `mixed.Supernet`. `stem_multiplier` has no meaning here."""
+    """`net(x, mix) -> (logits, None)`, like `mixed.Supernet`. `stem_multiplier` has no meaning here; the last two
+    arguments are those of `mixed.Supernet`.
+    """
 
     def __init__(
         self,
@@ -65,11 +66,15 @@ class BenchSupernet(nn.Module):
         reductions: tuple[int, ...] = (5, 10),
         stem_multiplier: int = 1,
         stem_stride: int = 1,
+        partial_channels: int = 1,
+        extra_skip: bool = False,
     ) -> None:
         super().__init__()
+        self.partial, self.extra = checked_share(channels, partial_channels), extra_skip
+        cell = with_extra_skip(space.cells[KIND]) if extra_skip else space.cells[KIND]
         self.stem = skeleton.stem(image_channels, channels, stem_stride, search=True)
         pairs = list(widths(channels, cells, reductions))
-        self.cells = nn.ModuleList(MixedBenchCell(space.cells[KIND], inside) for _, inside in pairs)
+        self.cells = nn.ModuleList(MixedBenchCell(cell, inside, partial_channels) for _, inside in pairs)
         self.blocks = _blocks(pairs, search=True)
         self.last = nn.Sequential(ops.norm(pairs[-1][1], True, affine=True), nn.ReLU())
         self.classifier = nn.Linear(pairs[-1][1], classes)
@@ -79,7 +84,7 @@ class BenchSupernet(nn.Module):
         x = self.stem(x)
         for index, cell in enumerate(self.cells):
             x = self.blocks[str(index)](x) if str(index) in self.blocks else x
-            x = cell(x, mix)
+            x = cell(x, mix.rows(KIND, self.extra), mix.edges.get(KIND), mix)
         return self.classifier(self.last(x).mean((2, 3))), carry
 
     def pack(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -33,6 +33,7 @@ KINDS = {
     "sep_conv_3x3": 4, "sep_conv_5x5": 5, "dil_conv_3x3": 6, "dil_conv_5x5": 7,
 }  # fmt: skip
 REDUCTION = 3
+CANNOT = frozenset({"partial_channels"})  # structural options of a supernet that the kernel has no form of
 
 
 LARGEST = 1 << 29  # bytes that a cell may keep where no way back follows: beyond, pure PyTorch frees as it goes
@@ -85,10 +86,10 @@ class CellPlan:
         for e, (source, target) in enumerate(spec.edges):
             edge: MixedOperation = cell.edges[e]  # type: ignore[assignment]
             for column, op in zip(edge.columns, edge.names, strict=True):
-                reduction = op == "skip_connect" and edge.stride == 2
+                reduction = ops.plain(op) == "skip_connect" and edge.stride == 2
                 layers = ("conv_1", "conv_2") if reduction else _layers(op)
                 weights = [place(f"edges.{e}.candidates.{op}.{layer}.weight") for layer in layers]
-                kind = REDUCTION if reduction else KINDS[op]
+                kind = REDUCTION if reduction else KINDS[ops.plain(op)]
                 self.items += [source, target - spec.inputs, e, column, kind, *weights, *[-1] * (4 - len(weights))]
         self.plans: dict[tuple[int, ...], tuple[Any, tuple[int, int]]] = {}
 
@@ -199,6 +200,7 @@ class CompiledSupernet(nn.Module):
             *([name for name in named if name.startswith(f"cells.{i}.")] for i in range(len(self.plans))),
             [name for name in named if not name.startswith("cells.") and at[name] >= self.parts[0]],
         ]
+        self.extra = reference.extra
         self.stem_stride: int = reference.stem[0].stride[0]  # type: ignore
         fast = FastSupernet(deepcopy(reference))
         for (
@@ -208,12 +210,12 @@ class CompiledSupernet(nn.Module):
         self._fast = (fast,)  # in a tuple: its weights are not this module's
 
     def forward(self, x: Tensor, mix: Mix, carry: Any = None) -> tuple[Tensor, Any]:
-        if mix.drop or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        if mix.drop or mix.dropout or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
             return self.plain(self.flat)(x, mix, carry)
         first, *cells, last = self.flat.split(self.parts)
         s0 = s1 = self._stem(first, x).permute(0, 2, 3, 1).contiguous()
         for i, (kind, weights) in enumerate(zip(self.kinds, cells, strict=True)):
-            rows = mix.ops[kind].to(s1.dtype).contiguous()
+            rows = mix.folded(kind, self.extra).to(s1.dtype).contiguous()
             plain = partial(self._plain_cell, i)
             if torch.is_grad_enabled() or self.plans[i].bytes(s0, s1) <= LARGEST:
                 s0, s1 = s1, CellCall.apply(self.plans[i], plain, s0, s1, rows, weights)
@@ -238,7 +240,7 @@ class CompiledSupernet(nn.Module):
         packed |= {ours: torch.cat([named[name] for name in names]) for ours, names in layout.items()}
         own = {name.removeprefix(prefix): t for name, t in packed.items()}
         images = (s.permute(0, 3, 1, 2) for s in (s0, s1))
-        return functional_call(fast.cells[i], own, (*images, mix, {})).permute(0, 2, 3, 1)
+        return functional_call(fast.cells[i], own, (*images, mix)).permute(0, 2, 3, 1)
 
     def _stem(self, weights: Tensor, x: Tensor) -> Tensor:
         kernel, scale, shift = self._views(0, weights).values()

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_core import ops
-from darts_core.mix import Mix
-from darts_core.nets.mixed import MixedCell, Supernet
+from darts_core.mix import EDGE, Mix
+from darts_core.nets.mixed import MixedCell, Supernet, passed_by
 from darts_core.space import CellSpec, SearchSpace
 
 DILATION = {"sep_conv_3x3": 1, "sep_conv_5x5": 1, "dil_conv_3x3": 2, "dil_conv_5x5": 2}
@@ -41,7 +41,7 @@ def _layers(op: str, stride: int) -> tuple[str, ...]:
     """Names of the weights that the reference module of `op` has."""
     if op in DILATION:
         return LAYERS[op[:3]]
-    return ("conv_1", "conv_2") if op == "skip_connect" and stride == 2 else ()
+    return ("conv_1", "conv_2") if ops.plain(op) == "skip_connect" and stride == 2 else ()
 
 
 class Dilated(torch.autograd.Function):
@@ -77,6 +77,7 @@ class Fan(nn.Module):
     def __init__(self, cell: CellSpec, source: int, stride: int, reference: MixedCell) -> None:
         super().__init__()
         self.stride, self.ops = stride, cell.ops
+        self.partial: int = reference.edges[0].partial  # type: ignore[assignment]
         self.edges = [e for e, (s, _) in enumerate(cell.edges) if s == source]
         self.members = {  # operation -> which of this fan's edges may hold it
             op: [k for k, e in enumerate(self.edges) if cell.legal[e][o]]
@@ -94,8 +95,19 @@ class Fan(nn.Module):
     def _modules_of(self, reference: MixedCell, op: str) -> list[nn.Module]:
         return [reference.edges[self.edges[k]].candidates[op] for k in self.members[op]]  # type: ignore[index, union-attr]
 
-    def forward(self, x: Tensor, weights: Tensor, drop: Mapping[str, Tensor]) -> Tensor:
-        """x (N, C, H, W), weights (edges of the cell, ops) -> (N, H', W', edges of this fan, C)."""
+    def forward(self, x: Tensor, weights: Tensor, moment: Mix | None = None) -> Tensor:
+        """x (N, C, H, W), weights (edges of the cell, columns) -> (N, H', W', edges of this fan, C)."""
+        seen = x.shape[1] // self.partial
+        y = self._mixed(x[:, :seen], weights, moment)
+        if self.partial > 1:
+            rest = passed_by(x[:, seen:], self.stride).permute(0, 2, 3, 1).unsqueeze(3)
+            y = torch.cat([y, rest.expand(-1, -1, -1, len(self.edges), -1)], dim=-1)
+            y = y.unflatten(-1, (self.partial, seen)).transpose(-1, -2).flatten(-2)  # the channel shuffle
+        return _drop(y, len(self.edges), moment.drop[EDGE]) if moment and EDGE in moment.drop else y
+
+    def _mixed(self, x: Tensor, weights: Tensor, moment: Mix | None) -> Tensor:
+        """Equation 2 for every edge of the fan: (N, H', W', edges of this fan, channels of x)."""
+        drop, dropout = (moment.drop, moment.dropout) if moment else ({}, {})
         relu = F.relu(x)
         total: Tensor | None = None
         for op, members in self.members.items():
@@ -104,6 +116,8 @@ class Fan(nn.Module):
             y = self._computed(op, x, relu)  # (N, H', W', members or 1, C)
             if op in drop:
                 y = _drop(y, len(members), drop[op])
+            if op in dropout and self.stride == 1:
+                y = F.dropout(y.expand(-1, -1, -1, len(members), -1), dropout[op])
             column = weights[[self.edges[k] for k in members], self.ops.index(op)]
             total = self._add(total, y, column.view(1, 1, 1, -1, 1), members)
         if total is None:
@@ -121,13 +135,14 @@ class Fan(nn.Module):
         return total.index_add(3, torch.tensor(members, device=y.device), term)
 
     def _computed(self, op: str, x: Tensor, relu: Tensor) -> Tensor:
+        name, op = op, ops.plain(op)
         if op == "max_pool_3x3":
             return _spread(ops.batch_statistics(F.max_pool2d(x, 3, self.stride, 1)), 1)
         if op == "avg_pool_3x3":
             return _spread(ops.batch_statistics(F.avg_pool2d(x, 3, self.stride, 1, count_include_pad=False)), 1)
         if op == "skip_connect" and self.stride == 1:
             return _spread(x, 1)
-        stacks, count = self.weights[op], len(self.members[op])
+        stacks, count = self.weights[name], len(self.members[name])
         if op == "skip_connect":
             return self._reduced(relu, stacks["conv_1"], stacks["conv_2"], count)  # type: ignore[index]
         spread = relu if count == 1 else _repeated(relu, count)
@@ -169,7 +184,9 @@ class FastCell(nn.Module):
         strides = {s: 2 if reduces and s < cell.inputs else 1 for s in sources}
         self.fans = nn.ModuleDict({str(s): Fan(cell, s, stride, reference) for s, stride in strides.items()})
 
-    def forward(self, s0: Tensor, s1: Tensor, weights: Tensor, drop: Mapping[str, Tensor]) -> Tensor:
+    def forward(
+        self, s0: Tensor, s1: Tensor, weights: Tensor, edges: Tensor | None = None, moment: Mix | None = None
+    ) -> Tensor:
         states = [self.preprocess0(s0), self.preprocess1(s1)]
         terms: list[list[Tensor]] = [[] for _ in range(self.cell.nodes)]
         for source in range(self.cell.states):
@@ -178,24 +195,34 @@ class FastCell(nn.Module):
                 states.append(sum(own[1:], own[0]).permute(0, 3, 1, 2))
             if str(source) in self.fans:
                 fan: Any = self.fans[str(source)]
-                for edge, y in zip(fan.edges, fan(states[source], weights, drop).unbind(3), strict=True):
+                found = fan(states[source], weights, moment)
+                if edges is not None:
+                    found = found * edges[fan.edges].view(1, 1, 1, -1, 1)
+                for edge, y in zip(fan.edges, found.unbind(3), strict=True):
                     terms[self.cell.edges[edge][1] - self.cell.inputs].append(y)
         return torch.cat([states[i] for i in self.cell.output], dim=1)
 
 
 class FastSupernet(nn.Module):
-    """`net(x, mix) -> (logits, None)` like `Supernet`, with its weights packed. Takes the reference apart."""
+    """`net(x, mix) -> (logits, None)` like `Supernet`, with its weights packed. Takes the reference apart.
+
+    `mix.active` is left aside: what it does not name weighs exactly 0, so computing it changes nothing.
+    """
 
     def __init__(self, reference: Supernet) -> None:
         super().__init__()
         self.stem, self.classifier = reference.stem, reference.classifier
+        self.partial, self.extra = reference.partial, reference.extra
         self.cells = nn.ModuleList(FastCell(cell) for cell in reference.cells)  # type: ignore[arg-type]
         self.layout = _layout(self.cells)
 
     def forward(self, x: Tensor, mix: Mix, carry: Any = None) -> tuple[Tensor, Any]:
         s0 = s1 = self.stem(x.contiguous(memory_format=torch.channels_last))
         for cell in self.cells:
-            s0, s1 = s1, cell(s0, s1, mix.ops[cell.kind], mix.drop)  # type: ignore[index]
+            kind: str = cell.kind  # type: ignore[assignment]
+            whole = self.partial == 1  # then an edge's weight is a factor of its rows
+            rows = mix.folded(kind, self.extra) if whole else mix.rows(kind, self.extra)
+            s0, s1 = s1, cell(s0, s1, rows, None if whole else mix.edges.get(kind), mix)
         return self.classifier(s1.mean((2, 3))), carry
 
     def pack(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

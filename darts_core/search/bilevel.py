@@ -20,13 +20,36 @@ from torch import Tensor
 from darts_core import derive as derivation
 from darts_core.config import SearchConfig, steerable
 from darts_core.errors import BadInput, unknown
-from darts_core.events import STEP_METRICS, Alarm, Applied, Epoch, Event, Order, Phase, Result, Step
+from darts_core.events import (
+    STEP_METRICS,
+    Alarm,
+    Applied,
+    Epoch,
+    Event,
+    Order,
+    Phase,
+    Result,
+    Rewound,
+    StageStarted,
+    Step,
+)
 from darts_core.genotype import Genotype
 from darts_core.legal import ON_EDGES, edge_named, row_after
 from darts_core.mix import Alphas, Mix, as_arrays
 from darts_core.optimise import Adam, Momentum, clipped, joint_norm
 from darts_core.search import probes
-from darts_core.search.method import Loss, Method, Moment, Objective, Trained, Weights
+from darts_core.search.method import (
+    Course,
+    Loss,
+    Method,
+    Moment,
+    Objective,
+    Stage,
+    Trained,
+    Verdict,
+    Weights,
+    restricted,
+)
 from darts_core.search.state import State
 from darts_core.seeds import seed
 from darts_core.tasks import Batch, Task
@@ -45,12 +68,19 @@ class Snapshot:
     reason: str  # "start", "epoch", "order", "stop" or "interrupt"
 
 
+def no_checkpoints(epoch: int) -> State:
+    """What a host says that keeps no states: the method cannot go back there."""
+    fix = "run it from the command line, or give the host a recall"
+    raise BadInput("search", "stop", f"the method goes back to epoch {epoch}, and no states are kept here", fix)
+
+
 @dataclass(frozen=True)
 class Host:
     """What a search may ask of the place it runs in; `Host()` is a notebook cell."""
 
     start: State | None = None  # resume or branch from here
     orders: Callable[[int], Iterable[Order]] = lambda step: ()  # steering, asked for before each step; may wait (pause)
+    recall: Callable[[int], State] = no_checkpoints  # the state after so many finished epochs, for methods that go back
 
 
 Strategy = Callable[[Task, SearchConfig, Host], Iterator[Event | Snapshot]]
@@ -65,9 +95,17 @@ def bilevel(factory: Callable[..., Method]) -> Strategy:
     return strategy
 
 
-def cosine(config: SearchConfig, epoch: int) -> float:
-    """The weights' rate in `epoch` (0-based): closed form, as the original's schedule under the torch of its day."""
-    return config.w_lr_min + (config.w_lr - config.w_lr_min) * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
+def cosine(config: SearchConfig, epoch: int, epochs: int = 0) -> float:
+    """The weights' rate in `epoch` (0-based) of `epochs` (0: of the settings): closed form, as the original's schedule
+    under the torch of its day.
+    """
+    turn = (1 + math.cos(math.pi * epoch / (epochs or config.epochs))) / 2
+    return config.w_lr_min + (config.w_lr - config.w_lr_min) * turn
+
+
+def supernet_of(task: Task, method: Method, stage: int, built: Mapping[str, Tensor]) -> Any:
+    """A supernet as the method wants it in a stage; `built` says what a later stage still has, empty: everything."""
+    return task.supernet(restricted(task.space, built) if built else task.space, **method.net_of(stage))
 
 
 class Search:
@@ -76,24 +114,33 @@ class Search:
     def __init__(self, factory: Callable[..., Method], task: Task, config: SearchConfig, host: Host) -> None:
         self.factory, self.task, self.config, self.host = factory, task, config, host
         self.method = factory(**config.options)
-        torch.manual_seed(seed(config.seed, "weights", 0))
-        self.net: Any = task.supernet(task.space, **self.method.net)
-        self.params = dict(self.net.named_parameters())
-        generator = torch.Generator().manual_seed(seed(config.seed, "alphas", 0))
-        start = self.method.init(task.space, generator)
-        legal = {kind: mask.to(task.device) for kind, mask in start.legal.items()}
-        self.alphas = start.replaced([t.to(task.device).requires_grad_() for t in start.tensors()])._replace(
-            legal=legal
-        )
-        self.sgd = Momentum(self.params)
-        self.adam = Adam(dict(zip(self.alphas.names(), self.alphas.tensors(), strict=True)))
         self.step = self.epoch = self.index = 0
+        self.begin(0, self.method.init(task.space, self.generator("alphas", 0)), {})
+        self.carry = self.no_carry()
         self.due = 0.0  # earliest time of the next step (time.monotonic), where a pace is asked for
         self.history: list[dict[str, Any]] = []
         self.sums: dict[str, float] = {}
-        self.total = config.epochs * task.steps("weights")
+
+    def begin(self, stage: int, start: Alphas, built: Mapping[str, Tensor]) -> None:
+        """A new supernet and new optimisers around `start`; `built` as in `supernet_of`."""
+        device = self.task.device
+        self.stage, self.built = stage, dict(built)
+        self.space = restricted(self.task.space, built) if built else self.task.space
+        torch.manual_seed(seed(self.config.seed, "weights", stage))
+        self.net: Any = supernet_of(self.task, self.method, stage, built)
+        self.params: dict[str, Tensor] = dict(self.net.named_parameters())
+        legal = {kind: mask.to(device) for kind, mask in start.legal.items()}
+        leaves = [t.detach().to(device).requires_grad_() for t in start.tensors()]
+        self.alphas = start.replaced(leaves)._replace(legal=legal)
+        self.sgd = Momentum(self.params)
+        self.adam = Adam(dict(zip(self.alphas.names(), self.alphas.tensors(), strict=True)))
 
     # -- the course of a search
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole search, those made again after the method went back included."""
+        return self.step + (self.config.epochs - self.epoch) * self.task.steps("weights") - self.index
 
     def run(self) -> Iterator[Event | Snapshot]:
         """Phase, then steps with their orders, an epoch event after each epoch, and the result."""
@@ -103,7 +150,17 @@ class Search:
         if self.host.start is None:
             yield Snapshot(self.state(), "start")
         steps = self.task.steps("weights")
-        while self.epoch < self.config.epochs:
+        while True:
+            if self.index == 0 and self.history and (verdict := self.verdict()):
+                if not verdict.change:
+                    yield Alarm(self.step, self.epoch - 1, "stopped", verdict.reason)
+                    yield self.result(stopped=True, genotype=self.history[verdict.epoch]["genotype"])
+                    return
+                yield from self.go_back(verdict)
+            if self.epoch >= self.config.epochs:
+                break
+            if self.index == 0 and self.stage_at(self.epoch) > self.stage:
+                yield self.next_stage()
             began = time.perf_counter()
             while self.index < steps:
                 for order in self.host.orders(self.step):
@@ -121,12 +178,45 @@ class Search:
                 yield self.one_step()
             yield from self.end_epoch(time.perf_counter() - began)
             yield Snapshot(self.state(), "epoch")
-            verdict = self.method.stop(self.history)
-            if verdict is not None:
-                yield Alarm(self.step, self.epoch - 1, "stopped", verdict.reason)
-                yield self.result(stopped=True, genotype=self.history[verdict.epoch]["genotype"])
-                return
         yield self.result(stopped=False)
+
+    def verdict(self) -> Verdict | None:
+        """What the stop rule says between two epochs, from what is recorded: a resumed search hears it too."""
+        return self.method.stop(Course(self.history, self.config.epochs, self.config.to_dict()))
+
+    def go_back(self, verdict: Verdict) -> Iterator[Event]:
+        """Take up the state at the end of an earlier epoch, with other settings; the count of steps only grows."""
+        before, step, settings = self.epoch, self.step, self.config
+        self.restore(self.host.recall(verdict.epoch + 1))
+        self.step, self.config = step, settings.with_(**verdict.change)
+        self.method = self.factory(**self.config.options)
+        yield Rewound(self.step, before, self.epoch, dict(verdict.change))
+        yield Phase("search", verdict.reason, total_steps=self.total)
+
+    def stage_at(self, epoch: int) -> int:
+        """The stage that an epoch belongs to: the epochs are divided evenly, the later stages take what is over."""
+        count = len(self.method.stages)
+        return max(s for s in range(count) if self.first_epoch(s) <= epoch or s == 0)
+
+    def first_epoch(self, stage: int) -> int:
+        return self.config.epochs * stage // len(self.method.stages)
+
+    def next_stage(self) -> StageStarted:
+        """Ask the method how the next stage begins, and begin it."""
+        stage = self.stage + 1
+        began: Stage = self.method.next_stage(stage, self.trained(), self.generator("alphas", stage))
+        weights, momentum, adam = self.unpacked(self.params), self.unpacked(self.sgd.buffers), self.adam
+        self.begin(stage, began.alphas, {kind: mask.cpu() for kind, mask in began.alphas.legal.items()})
+        if began.carry is not None:
+            shapes = {name: t.shape for name, t in self.unpacked(self.params).items()}
+            draw = lambda: self.generator("carry", stage)  # noqa: E731  # the same for weights and momentum
+            with torch.no_grad():
+                for name, value in self.net.pack(dict(began.carry(weights, shapes, draw()))).items():
+                    self.params[name].copy_(value)
+            if momentum:
+                self.sgd.buffers = self.net.pack(dict(began.carry(momentum, shapes, draw())))
+            self.adam.first, self.adam.second, self.adam.steps = adam.first, adam.second, adam.steps
+        return StageStarted(stage, self.step, began.reason)
 
     def keep_pace(self) -> None:
         """Wait where the next step would come sooner than asked for. Nothing but time depends on it."""
@@ -139,7 +229,7 @@ class Search:
         """One architecture step (where the method wants one), then one weight step."""
         weights_batch = self.task.batch("weights", self.epoch, self.index)
         numbers: dict[str, float] = dict.fromkeys(STEP_METRICS, math.nan)
-        numbers["w_lr"], numbers["a_lr"] = cosine(self.config, self.epoch), self.config.a_lr
+        numbers["w_lr"], numbers["a_lr"] = self.rate(), self.config.a_lr
         flags = 0
         if self.method.when(self.moment("arch")):
             flags |= ARCHITECTURE_STEP
@@ -151,14 +241,24 @@ class Search:
             if math.isfinite(numbers[name]):
                 self.sums[name] = self.sums.get(name, 0.0) + numbers[name]
                 self.sums[f"{name}.n"] = self.sums.get(f"{name}.n", 0) + 1
-        alphas, edges, read = as_arrays(self.alphas.ops), as_arrays(self.alphas.edges), as_arrays(self.read().ops)
-        return Step(self.step, self.epoch, 0, flags, numbers, alphas, read, edges)
+        read = as_arrays(self.read().weights())
+        alphas, edges = as_arrays(self.alphas.ops), as_arrays(self.alphas.edges)
+        return Step(self.step, self.epoch, self.stage, flags, numbers, alphas, read, edges)
+
+    def rate(self) -> float:
+        """The weights' learning rate in this epoch."""
+        if not self.method.restarts:
+            return cosine(self.config, self.epoch)
+        first = self.first_epoch(self.stage)
+        after = self.first_epoch(self.stage + 1) if self.stage + 1 < len(self.method.stages) else self.config.epochs
+        return cosine(self.config, self.epoch - first, after - first)
 
     def architecture_step(self, weights_batch: Batch, numbers: dict[str, float]) -> None:
         """Move the alphas by Adam along the method's gradient of the validation loss."""
         hyper = self.method.hypergrad(self.objective(weights_batch, self.task.batch("arch", self.epoch, self.index)))
         numbers["val_loss"] = self.finite(hyper.loss.value, "validation loss")
         numbers["val_accuracy"] = float(hyper.loss.metrics.get("accuracy", math.nan))
+        self.carry["arch"] = _detached(hyper.loss.carry)
         numbers["a_grad_norm"] = self.finite(joint_norm(hyper.grads), "gradient of the alphas")
         before, mix = self.alphas.copied(), self.relax(self.alphas, "read")
         betas = (self.config.a_beta1, self.config.a_beta2)
@@ -171,15 +271,21 @@ class Search:
 
     def weight_step(self, batch: Batch, numbers: dict[str, float]) -> None:
         """Clip the gradient of the training loss at the new alphas, then SGD."""
+
+        def loss_at(mix: Mix) -> Tensor:
+            with self.weights_held():
+                return self.evaluate(None, mix, batch, "weights").value
+
         with torch.no_grad():
-            mix = self.relax(self.alphas, "weights")
+            mix = self.method.relax(self.alphas, self.moment("weights")._replace(loss_at=loss_at))
         loss = self.evaluate(None, mix, batch, "weights")
         params = list(self.params.values())
         grads = torch.autograd.grad(loss.value, params, materialize_grads=True)
         numbers["train_loss"] = self.finite(loss.value, "training loss")
         numbers["train_accuracy"] = float(loss.metrics.get("accuracy", math.nan))
         numbers["w_grad_norm"] = self.finite(clipped(grads, self.config.clip), "gradient of the weights")
-        self.sgd.step(grads, cosine(self.config, self.epoch), self.config.momentum, self.config.w_decay)
+        self.carry["weights"] = _detached(loss.carry)
+        self.sgd.step(grads, self.rate(), self.config.momentum, self.config.w_decay)
 
     def end_epoch(self, seconds: float) -> Iterator[Event]:
         """Measure, remember, and say how things stand; an alarm when the collapse level got worse."""
@@ -193,7 +299,7 @@ class Search:
             "entropy": derivation.entropy(self.task.space, arrays),
             "valid_rise": probes.rise_above_minimum(self.history, metrics["valid_loss"]),
         }
-        every = self.config.hessian_every
+        every = self.config.hessian_every or self.method.eigenvalue_every
         if every and ((self.epoch + 1) % every == 0 or self.epoch + 1 == self.config.epochs):
             found["eigenvalue"] = probes.dominant_eigenvalue(self.hessian())
         collapse = derivation.collapse(self.task.space, arrays, genotype)
@@ -216,7 +322,7 @@ class Search:
         if LEVELS.index(collapse.level) > LEVELS.index(level_before):
             reason = f"{collapse.derived_skips} of {collapse.derived_edges} derived edges are skip connections"
             yield Alarm(self.step, self.epoch, collapse.level, reason)
-        self.epoch, self.index, self.sums = self.epoch + 1, 0, {}
+        self.epoch, self.index, self.sums, self.carry = self.epoch + 1, 0, {}, self.no_carry()
 
     def result(self, stopped: bool, genotype: dict[str, Any] | None = None) -> Result:
         """What the search found: derived from the present alphas unless a stop rule names another epoch."""
@@ -230,10 +336,22 @@ class Search:
         """Logits of operations that their edge may not hold: no gradient reaches them, and nothing else shall."""
         return {f"alpha.{kind}": ~legal for kind, legal in self.alphas.legal.items() if not bool(legal.all())}
 
+    def generator(self, purpose: str, *numbers: int) -> torch.Generator:
+        return torch.Generator().manual_seed(seed(self.config.seed, purpose, *numbers))
+
     def moment(self, phase: str) -> Moment:
-        words = (self.epoch, self.index)
-        generator = torch.Generator().manual_seed(seed(self.config.seed, f"relax {phase}", 0, *words))
-        return Moment(phase, self.epoch, self.step / max(1, self.total), generator)
+        steps = self.task.steps("weights")
+        done, first = self.epoch * steps + self.index, self.first_epoch(self.stage) * steps
+        last = self.first_epoch(self.stage + 1) if self.stage + 1 < len(self.method.stages) else self.config.epochs
+        return Moment(
+            phase,
+            self.epoch,
+            done / max(1, self.config.epochs * steps),
+            self.generator(f"relax {phase}", self.stage, self.epoch, self.index),
+            self.config.epochs,
+            self.stage,
+            (done - first) / max(1, last * steps - first),
+        )
 
     def relax(self, alphas: Alphas, phase: str) -> Mix:
         return self.method.relax(alphas, self.moment(phase))
@@ -243,33 +361,44 @@ class Search:
         with torch.no_grad():
             return self.relax(self.alphas, "read")
 
-    def derive(self) -> Genotype:
-        return self.method.derive(Trained(self.task.space, self.alphas, self.read()))
+    def trained(self) -> Trained:
+        return Trained(self.space, self.alphas, self.read())
 
-    def evaluate(self, weights: Weights | None, mix: Mix, batch: Batch, phase: str) -> Loss:
-        """The loss with this step's random numbers: the same masks however often it is asked."""
-        torch.manual_seed(seed(self.config.seed, "dropout", 0, self.epoch, self.index))
-        return self.task.loss(self.net, weights, _as(mix, self.task.dtype), batch, None, phase)
+    def derive(self) -> Genotype:
+        return self.method.derive(self.trained())
+
+    def no_carry(self) -> dict[str, Any]:
+        """The hidden states at the start of an epoch; None for images."""
+        return {split: self.task.carry(split) for split in ("weights", "arch")}
+
+    def unpacked(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies under the names that files hold, of a whole set of weights or momentum; nothing of nothing."""
+        return {n: t.detach().clone() for n, t in self.net.unpack(dict(tensors)).items()} if tensors else {}
+
+    def evaluate(self, weights: Weights | None, mix: Mix, batch: Batch, phase: str, split: str = "weights") -> Loss:
+        """The loss with this step's random numbers: the same masks and hidden state however often it is asked."""
+        torch.manual_seed(seed(self.config.seed, "dropout", self.stage, self.epoch, self.index))
+        return self.task.loss(self.net, weights, mix.to(self.task.dtype), batch, self.carry[split], phase)
 
     def objective(self, weights_batch: Batch, arch_batch: Batch) -> Objective:
         """Both losses of this step. The module's own weights are used directly; others through a functional call."""
         own: Weights = {name: p.detach() for name, p in self.params.items()}
 
-        def loss_at(weights: Weights, mix: Mix, batch: Batch) -> Loss:
+        def loss_at(weights: Weights, mix: Mix, batch: Batch, split: str) -> Loss:
             if weights is not own:
-                return self.evaluate(weights, mix, batch, "arch")
+                return self.evaluate(weights, mix, batch, "arch", split)
             with self.weights_held():
-                return self.evaluate(None, mix, batch, "arch")
+                return self.evaluate(None, mix, batch, "arch", split)
 
         def train(weights: Weights, alphas: Alphas) -> Loss:
-            return loss_at(weights, self.relax(alphas, "arch"), weights_batch)
+            return loss_at(weights, self.relax(alphas, "arch"), weights_batch, "weights")
 
         def val(weights: Weights, alphas: Alphas) -> Loss:
             mix = self.relax(alphas, "arch")
-            loss = loss_at(weights, mix, arch_batch)
+            loss = loss_at(weights, mix, arch_batch, "arch")
             return loss._replace(value=loss.value + self.method.penalty(alphas, mix, self.moment("arch")))
 
-        return Objective(train, val, self.ahead, own, self.alphas, cosine(self.config, self.epoch))
+        return Objective(train, val, self.ahead, own, self.alphas, self.rate())
 
     @contextmanager
     def weights_held(self) -> Iterator[None]:
@@ -284,7 +413,7 @@ class Search:
 
     def ahead(self, weights: Weights, grads: Sequence[Tensor]) -> Weights:
         """The virtual step w - xi * (momentum * buffer + grad + decay * w): SGD's next step, without clipping."""
-        rate, momentum, decay = cosine(self.config, self.epoch), self.config.momentum, self.config.w_decay
+        rate, momentum, decay = self.rate(), self.config.momentum, self.config.w_decay
         return {
             name: w - rate * (momentum * self.sgd.buffer(name) + grad + decay * w)
             for (name, w), grad in zip(weights.items(), grads, strict=True)
@@ -296,7 +425,7 @@ class Search:
         size = self.config.hessian_batch or len(labels)
         batch = (images[:size], labels[:size])
         own: Weights = {name: p.detach() for name, p in self.params.items()}
-        loss = lambda alphas: self.evaluate(own, self.relax(alphas, "read"), batch, "read").value  # noqa: E731
+        loss = lambda alphas: self.evaluate(own, self.relax(alphas, "read"), batch, "read", "arch").value  # noqa: E731
         return probes.alpha_hessian(loss, self.alphas, self.config.a_decay)
 
     def finite(self, value: Tensor | float, what: str) -> float:
@@ -338,9 +467,9 @@ class Search:
 
     def steer_edge(self, order: Order) -> None:
         """Pin, ban or reset: from now on another mask says what the edge may hold. Logits stay where they are."""
-        kind, edge = edge_named(self.task.space, order.name)
+        kind, edge = edge_named(self.space, order.name)
         before = self.alphas.legal[kind]
-        row = row_after(self.task.space.cells[kind], edge, before[edge].cpu().numpy(), order.kind, order.value)
+        row = row_after(self.space.cells[kind], edge, before[edge].cpu().numpy(), order.kind, order.value)
         after = before.clone()
         after[edge] = torch.from_numpy(row).to(before.device)
         self.alphas = self.alphas._replace(legal={**self.alphas.legal, kind: after})
@@ -352,7 +481,7 @@ class Search:
             step=self.step,
             epoch=self.epoch,
             index=self.index,
-            stage=0,
+            stage=self.stage,
             settings=self.config.to_dict(),
             weights=self.net.unpack({n: p.detach() for n, p in self.params.items()}),
             alphas=self.alphas.replaced([a.detach() for a in self.alphas.tensors()]),
@@ -361,6 +490,8 @@ class Search:
             a_steps=self.adam.steps,
             history=self.history,
             sums=self.sums,
+            built=self.built,
+            carry={split: t for split, t in self.carry.items() if t is not None},
         )
 
     def restore(self, state: State) -> None:
@@ -369,14 +500,19 @@ class Search:
         Raises:
             BadInput: the state belongs to another net or another alpha layout.
         """
+        self.config = SearchConfig.from_dict(state.settings, "checkpoint")
+        self.method = self.factory(**self.config.options)
+        if state.stage >= len(self.method.stages):
+            fix = "branch with --weights fresh, or go on with its own method"
+            raise BadInput("checkpoint", "stage", f"is {state.stage}, and the method has no such stage", fix)
+        state.check_alphas(self.method.init(self.task.space, self.generator("alphas", 0)))
+        self.begin(state.stage, state.alphas, state.built)
         state.check(self.state().tensors())
         with torch.no_grad():
             for name, value in self.net.pack(state.weights).items():
                 self.params[name].copy_(value)
             for alpha, value in zip(self.alphas.tensors(), state.alphas.tensors(), strict=True):
                 alpha.copy_(value)
-        legal = {kind: mask.to(self.task.device) for kind, mask in state.alphas.legal.items()}
-        self.alphas = self.alphas._replace(legal=legal)
         if state.step:
             momentum = {name.removeprefix("momentum."): t.to(self.task.device) for name, t in state.w_optimiser.items()}
             self.sgd.buffers = {name: t.clone() for name, t in self.net.pack(momentum).items()}
@@ -386,18 +522,13 @@ class Search:
         self.adam.steps = state.a_steps
         self.step, self.epoch, self.index = state.step, state.epoch, state.index
         self.history, self.sums = list(state.history), dict(state.sums)
-        self.config = SearchConfig.from_dict(state.settings, "checkpoint")
-        self.method = self.factory(**self.config.options)
+        self.carry |= {split: t.to(self.task.device) for split, t in state.carry.items()}
 
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": t for name, t in tensors.items()}
 
 
-def _as(mix: Mix, dtype: torch.dtype) -> Mix:
-    """The mix in the type of the weights (alphas stay float32; tests run everything in float64)."""
-    if all(t.dtype == dtype for t in mix.ops.values()):
-        return mix
-    return mix._replace(
-        ops={k: t.to(dtype) for k, t in mix.ops.items()}, edges={k: t.to(dtype) for k, t in mix.edges.items()}
-    )
+def _detached(carry: Any) -> Any:
+    """The hidden state as a constant: no way back leads into the step before."""
+    return carry.detach() if isinstance(carry, Tensor) else carry

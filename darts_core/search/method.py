@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -30,12 +30,25 @@ class Loss(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """When a function is asked: phase "arch", "weights" or "read"; progress runs from 0 to 1 over the search."""
+    """When a function is asked: phase "arch", "weights" or "read".
+
+    `epoch` counts from 0 over the whole search of `epochs`; both kinds of progress run from 0 to 1. `loss_at` is for
+    adversarial relaxations: the training loss of this step's batch at a mix, the weights held; in phase "weights" only.
+    """
 
     phase: str
     epoch: int
     progress: float
     generator: torch.Generator | None = None
+    epochs: int = 1
+    stage: int = 0
+    stage_progress: float = 0.0
+    loss_at: Callable[[Mix], Tensor] | None = None
+
+    @property
+    def share(self) -> float:
+        """Epochs begun before this one, as a share of all: what a schedule takes that moves once per epoch."""
+        return self.epoch / max(1, self.epochs)
 
 
 class Objective(NamedTuple):
@@ -62,21 +75,47 @@ class Hyper(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What derivation may look at."""
+    """What derivation may look at, and what it may try."""
 
-    space: SearchSpace
+    space: SearchSpace  # with the operations that the present stage still has
     alphas: Alphas
     mix: Mix  # in phase "read"
+    accuracy: Callable[[Mix], float] | None = None  # of the supernet on the architecture split, 0 to 1
+    tune: Callable[[Mix], None] | None = None  # one epoch of weight steps at a mix; it changes the supernet's weights
 
 
 class Verdict(NamedTuple):
-    """A reason to stop, and the epoch whose cell to return."""
+    """A reason to stop with the cell of `epoch`; or, with a `change`, to go back to its end and go on with other
+    settings.
+    """
 
     epoch: int
     reason: str
+    change: Mapping[str, Any] = {}
 
 
-History = Sequence[Mapping[str, Any]]  # one entry per finished epoch: {"epoch", "metrics", "probes", "mix"}
+class Course(NamedTuple):
+    """What a stop rule looks at: one entry per finished epoch (epoch, metrics, probes, genotype, level), how many
+    epochs there shall be, and the settings in force.
+    """
+
+    history: Sequence[Mapping[str, Any]]
+    epochs: int
+    settings: Mapping[str, Any]
+
+
+class Stage(NamedTuple):
+    """How a new stage begins. Without `carry` weights are new and both optimisers forget; with it the alphas' optimiser
+    goes on, and `carry` makes the weights, and their momentum, from those of the stage before.
+    """
+
+    alphas: Alphas  # the layout of before; `legal` may have shrunk, and with it the supernet
+    reason: str
+    carry: Carry | None = None
+
+
+# (tensors by name, wanted shapes by name, generator) -> tensors by name; called alike for weights and for momentum
+Carry = Callable[[Mapping[str, Tensor], Mapping[str, torch.Size], torch.Generator], Mapping[str, Tensor]]
 Init = Callable[[SearchSpace, torch.Generator], Alphas]
 Relax = Callable[[Alphas, Moment], Mix]
 Hypergrad = Callable[[Objective], Hyper]
@@ -84,7 +123,8 @@ Penalty = Callable[[Alphas, Mix, Moment], Tensor]
 Settle = Callable[[Alphas, Alphas, Mix], Alphas]
 When = Callable[[Moment], bool]
 Derive = Callable[[Trained], Genotype]
-Stop = Callable[[History], Verdict | None]
+Stop = Callable[[Course], Verdict | None]
+NextStage = Callable[[int, Trained, torch.Generator], Stage]  # (number of the stage that begins, ...)
 
 
 def near_zero(space: SearchSpace, generator: torch.Generator) -> Alphas:
@@ -114,7 +154,19 @@ def first_order(objective: Objective) -> Hyper:
 
 def strongest(trained: Trained) -> Genotype:
     """The paper's rule (section 2.4) on the mix as read."""
-    return derivation.derive(trained.space, as_arrays(trained.mix.ops))
+    return derivation.derive(trained.space, as_arrays(trained.mix.weights()))
+
+
+def restricted(space: SearchSpace, legal: Mapping[str, Tensor]) -> SearchSpace:
+    """The space whose edges may hold what `legal` says: that of a later stage."""
+    rows = {kind: tuple(tuple(map(bool, row)) for row in mask.tolist()) for kind, mask in legal.items()}
+    cells = {kind: replace(cell, legal=rows[kind]) for kind, cell in space.cells.items()}
+    return replace(space, cells=cells)
+
+
+def once_stages_end(stage: int, trained: Trained, generator: torch.Generator) -> Stage:
+    """The default where no stage but the first exists: never asked."""
+    raise AssertionError(f"stage {stage} begins, and the method does not say how")
 
 
 def _no_penalty(alphas: Alphas, mix: Mix, moment: Moment) -> Tensor:
@@ -129,7 +181,7 @@ def _always(moment: Moment) -> bool:
     return True
 
 
-def _never(history: History) -> Verdict | None:
+def _never(course: Course) -> Verdict | None:
     return None
 
 
@@ -146,3 +198,11 @@ class Method:
     derive: Derive = strongest
     stop: Stop = _never  # asked after each epoch
     net: Mapping[str, Any] = field(default_factory=dict)  # structural options of the supernet
+    stages: Sequence[Mapping[str, Any]] = ({},)  # more such options for each stage; epochs are divided evenly
+    next_stage: NextStage = once_stages_end
+    restarts: bool = False  # does the weights' learning rate start anew with each stage?
+    eigenvalue_every: int = 0  # epochs between eigenvalues that the stop rule needs; 0: as the settings say
+
+    def net_of(self, stage: int) -> dict[str, Any]:
+        """Structural options of the supernet in a stage."""
+        return {**self.net, **self.stages[stage]}

@@ -38,6 +38,8 @@ class State:
     a_steps: int  # architecture steps made: Adam's count
     history: list[dict[str, Any]] = field(default_factory=list)  # per finished epoch: metrics and probes
     sums: dict[str, float] = field(default_factory=dict)  # of the unfinished epoch's metrics
+    built: dict[str, Tensor] = field(default_factory=dict)  # kind -> (edges, ops) bool: what the net of this stage has
+    carry: dict[str, Tensor] = field(default_factory=dict)  # split -> hidden state, where there is one
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors under the names they have in the file, without copies."""
@@ -47,6 +49,8 @@ class State:
             **{f"legal.{kind}": t for kind, t in self.alphas.legal.items()},
             **{f"w.{name}": t for name, t in self.w_optimiser.items()},
             **{f"a.{name}": t for name, t in self.a_optimiser.items()},
+            **{f"built.{kind}": t for kind, t in self.built.items()},
+            **{f"carry.{split}": t for split, t in self.carry.items()},
         }
 
     def check(self, expected: Mapping[str, Tensor], where: str = "checkpoint") -> None:
@@ -56,6 +60,14 @@ class State:
             BadInput: names the first difference.
         """
         _agree(self.tensors(), expected, where)
+
+    def check_alphas(self, expected: Alphas, where: str = "checkpoint") -> None:
+        """As `check`, of the alphas alone: before a net is built for what they allow."""
+        layout = lambda alphas: {  # noqa: E731
+            **dict(zip(alphas.names(), alphas.tensors(), strict=True)),
+            **{f"legal.{kind}": t for kind, t in alphas.legal.items()},
+        }
+        _agree(layout(self.alphas), layout(expected), where)
 
     def to_bytes(self) -> bytes:
         """The file's bytes.
@@ -118,7 +130,8 @@ def from_bytes(data: bytes, where: str) -> State:
     part = lambda prefix: {k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)}  # noqa: E731
     return State(
         about["step"], about["epoch"], about["index"], about["stage"], about["settings"], part("weights."), alphas,
-        part("w."), part("a."), about["a_steps"], about["history"], about["sums"],
+        part("w."), part("a."), about["a_steps"], about["history"], about["sums"], part("built."),
+        part("carry."),
     )  # fmt: skip
 
 
