@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from darts_core import io
+from darts_core import commands, io
 from darts_core.config import PRESETS, SearchConfig, preset_named, settings_of
 from darts_core.derive import RULES, THRESHOLD, derive_by, readings
 from darts_core.drive import branch as make_branch
@@ -57,6 +57,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+
+app.add_typer(commands.tiny, name="tiny")
 
 
 class Patient(Console):

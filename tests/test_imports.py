@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # A room imports from rooms in earlier lines and from its own. Rooms of one line may import one another.
 PLAIN = [
-    {"errors", "seeds", "io", "space", "genotype", "config", "events", "derive", "legal", "zoo"},
+    {"errors", "seeds", "io", "space", "genotype", "config", "events", "derive", "legal", "zoo", "truth"},
     {"runs"},
     {"view"},
     {"export"},
@@ -24,12 +24,13 @@ TORCH = [
     {"nets"},
     {"data"},
     {"search.method"},                                           # the types of a search, before what uses them
-    {"tasks", "language"},
+    {"tasks", "language", "exhaustive"},
     {"search"},
     {"methods"},
     {"strategies"},
     {"evaluate"},
     {"drive"},
+    {"commands"},
     {"__main__"},
 ]
 LINE = {room: number for number, rooms in enumerate(PLAIN + TORCH) for room in rooms}
