@@ -65,6 +65,29 @@ def strongest(cell: CellSpec, mix: np.ndarray) -> CellGenes:
     return CellGenes(tuple(nodes), cell.output, cell.inputs)
 
 
+def strongest_over_time(cell: CellSpec, mix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`strongest` at many steps at once: which operation is best on each edge, and which edges are kept.
+
+    Args:
+        mix: (steps, edges, ops), finite.
+
+    Returns: (steps, edges) column of the best operation, and (steps, edges) bool.
+    """
+    mix = np.asarray(mix, dtype=float)
+    candidates = np.array([op != "none" for op in cell.ops])
+    legal = cell.legal_array()
+    # As in `strongest`: a legal operation goes before one that is not, then weight decides, the first of equals.
+    best = np.where(candidates, np.where(legal, mix, mix - 2.0 - mix.max()), -np.inf).argmax(-1)
+    score = np.take_along_axis(mix, best[..., None], -1)[..., 0]
+    kept = np.zeros(best.shape, dtype=bool)
+    for node in range(cell.nodes):
+        into = cell.edges_into(node)
+        order = np.argsort(-score[:, into], axis=-1, kind="stable")
+        keep = len(into) if cell.keep is None else min(cell.keep, len(into))
+        np.put_along_axis(kept, np.asarray(into)[order[:, :keep]], True, axis=-1)
+    return best, kept
+
+
 def derive(space: SearchSpace, mixes: Mixes) -> Genotype:
     """`strongest` for every kind of cell."""
     return Genotype(space.name, {kind: strongest(cell, mixes[kind]) for kind, cell in space.cells.items()})
@@ -143,7 +166,7 @@ def above(threshold: float) -> CellRule:
         for node in range(cell.nodes):
             found = [(-mix[e, o], e, int(o)) for e in cell.edges_into(node) for o in np.flatnonzero(passed[e])]
             nodes.append(tuple(Gene(cell.ops[o], cell.edges[e][0]) for _, e, o in sorted(found)))
-        return CellGenes(tuple(nodes), cell.output)
+        return CellGenes(tuple(nodes), cell.output, cell.inputs)
 
     return rule
 
@@ -155,7 +178,7 @@ def _heaviest(cell: CellSpec, score: np.ndarray, best: np.ndarray, gone: set[int
         order = sorted((e for e in cell.edges_into(node) if e not in gone), key=lambda e: -score[e])
         kept = order if cell.keep is None else order[: cell.keep]
         nodes.append(tuple(Gene(cell.ops[best[e]], cell.edges[e][0]) for e in kept))
-    return CellGenes(tuple(nodes), cell.output)
+    return CellGenes(tuple(nodes), cell.output, cell.inputs)
 
 
 @dataclass(frozen=True)

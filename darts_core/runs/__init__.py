@@ -40,7 +40,17 @@ Readers that keep a position (bytes of `events.jsonl`, records of `steps.bin`) s
 from darts_core.runs.archive import export_run, import_run
 from darts_core.runs.checkpoints import epoch_file, step_file
 from darts_core.runs.orders import send_order
-from darts_core.runs.reading import RunReader, Status, Summary, check_name, free_group, free_name, list_runs, runs_root
+from darts_core.runs.reading import (
+    RunReader,
+    Status,
+    Summary,
+    cards,
+    check_name,
+    free_group,
+    free_name,
+    list_runs,
+    runs_root,
+)
 from darts_core.runs.records import Layout
 from darts_core.runs.writing import GoodCheckpoint, NameTaken, RunWriter, trash
 
@@ -52,6 +62,7 @@ __all__ = [
     "RunWriter",
     "Status",
     "Summary",
+    "cards",
     "check_name",
     "epoch_file",
     "export_run",

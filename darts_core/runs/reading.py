@@ -376,6 +376,11 @@ def ago(seconds: float) -> str:
 _READERS: dict[tuple[str, int, int], RunReader] = {}  # (folder, inode and mtime of run.json): saves reading again
 
 
+def cards(root: str | Path) -> dict[str, dict[str, Any]]:
+    """`run.json` of every run that `list_runs` could read when it last looked, by name."""
+    return {Path(key[0]).name: reader.info for key, reader in _READERS.items() if Path(key[0]).parent == Path(root)}
+
+
 def list_runs(root: str | Path) -> list[Summary]:
     """All runs below `root`, the newest first. Links and foreign folders are left out; damaged runs are corrupt."""
     root, found, seen = Path(root), [], set()

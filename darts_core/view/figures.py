@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from darts_core.view.tables import Mark
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+    from darts_core.view.compare import Curve
 
 # {"data": [...], "layout": {...}}, where layout.meta is {"about": one sentence, "labels": where marks have theirs}
 Template = dict[str, Any]
@@ -87,6 +89,51 @@ def fill(template: Template, columns: Mapping[str, np.ndarray], marks: Sequence[
     from plotly.graph_objects import Figure  # half a second, and pages never need it
 
     return Figure(filled(template, columns, marks))
+
+
+class Line(NamedTuple):
+    """One curve of a comparison, with its look."""
+
+    curve: Curve
+    colour: str
+    dash: str = "solid"
+    faint: bool = False  # one of several seeds behind their mean
+
+
+def comparison(title: str, lines: Sequence[Line], bands: Sequence[Line], axis: str, percent: bool = False) -> Template:
+    """Curves of several runs, and behind the mean of each group its band from the lowest to the highest seed."""
+    data: list[dict[str, Any]] = []
+    for line in bands:
+        x = line.curve.x.tolist()
+        edge = {"type": "scatter", "mode": "lines", "line": {"width": 0, "color": line.colour}, "hoverinfo": "skip"}
+        assert line.curve.low is not None and line.curve.high is not None, "a band has two bounds"
+        data.append(edge | {"x": x, "y": line.curve.low.tolist(), "showlegend": False})
+        data.append(
+            edge | {"x": x, "y": line.curve.high.tolist(), "fill": "tonexty", "fillcolor": rgba(line.colour, 0.18),
+                    "showlegend": False}
+        )  # fmt: skip
+    number = ".1%" if percent else ".3g"
+    for line in [*lines, *bands]:
+        mean = line.curve.low is not None
+        data.append({
+            "type": "scatter", "mode": "lines+markers" if len(line.curve.x) == 1 else "lines", "name": line.curve.name,
+            "x": line.curve.x.tolist(), "y": line.curve.y.tolist(), "opacity": 0.45 if line.faint else 1,
+            "line": {"color": line.colour, "dash": line.dash, "width": 3 if mean else 1.2 if line.faint else 2},
+            "hovertemplate": f"%{{fullData.name}}<br>{axis} %{{x:.4g}}: %{{y:{number}}}<extra></extra>",
+            "showlegend": not line.faint,
+        })  # fmt: skip
+    return {
+        "data": data,
+        "layout": {
+            "title": {"text": title, "font": {"size": 15}},
+            "xaxis": {"title": {"text": axis}},
+            "yaxis": {"tickformat": ".0%"} if percent else {},
+            "legend": {"orientation": "h", "yanchor": "top", "y": -0.22, "x": 0},
+            "margin": {"l": 52, "r": 12, "t": 40, "b": 40},
+            "height": 330,
+            "hovermode": "closest",
+        },
+    }
 
 
 def mark_line(mark: Mark) -> dict[str, Any]:

@@ -61,6 +61,11 @@ KIND_TITLES: dict[str, str] = {
     "chain": "Chain",
 }
 
+# Colours of methods and runs where several are compared: none of an operation, each at least 3 : 1 on white and on
+# `#0E1117`. Dashes and labels tell them apart too.
+RUN_COLOURS = ("#7765DD", "#12878D", "#B0485F", "#7A7A1E", "#3F79B8", "#8A6A9E")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+
 # Neutral inks of pictures that stand alone on a light ground (files, notebooks); pages take theirs from the theme.
 PAPER = "#FFFFFF"
 INK = "#262730"  # text: 14.6 : 1 on paper
