@@ -125,7 +125,8 @@ class ImageTask:
             return reference
         if self.config.backend == "compiled" and not CANNOT & set(net):
             return CompiledSupernet(reference, Kernels(build.build()))
-        return FastSupernet(reference)
+        second = bool(self.config.hessian_every) or self.config.options.get("order") == "exact"
+        return FastSupernet(reference, twice=second)
 
     def network(self, genotype: Genotype) -> Network | BenchNetwork:
         one_input = any(cell.inputs == 1 for cell in genotype.cells.values())

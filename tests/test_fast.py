@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from darts_core.mix import Mix
-from darts_core.nets.fast import FastSupernet
+from darts_core.nets.fast import FastSupernet, Normalised
 from darts_core.nets.mixed import Supernet
 from darts_core.space import SearchSpace, space_named
 
@@ -83,17 +83,29 @@ def test_packing_and_unpacking_is_the_identity(name: str) -> None:
     assert again.keys() == state.keys() and all(torch.equal(again[n], t) for n, t in state.items())
 
 
-def test_second_derivatives_agree() -> None:
-    space = SPACES["tiny"]
+@pytest.mark.parametrize("name", SPACES)
+def test_second_derivatives_agree(name: str) -> None:
+    space = SPACES[name]
+    reference, fast = pair(space)
     rows = []
-    for net in pair(space):
+    for net in (reference, fast, FastSupernet(pair(space)[0], twice=True)):
         weighing = mix(space)
         x = torch.randn(4, 2, 6, 6, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
-        tensors = list(weighing.ops.values())
-        grads = torch.autograd.grad(net(x, weighing)[0].pow(2).sum(), tensors, create_graph=True)
-        rows.append(torch.autograd.grad(sum((g * g).sum() for g in grads), tensors))
-    for a, b in zip(*rows, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9)
+        tensors, params = list(weighing.ops.values()), dict(net.named_parameters())
+        grads = torch.autograd.grad(net(x, weighing)[0].pow(2).sum(), [*tensors, *params.values()], create_graph=True)
+        total = sum((g * g).sum() for g in grads)
+        *found, classifier = torch.autograd.grad(total, [*tensors, params["classifier.weight"]])
+        rows.append([*found, classifier])
+    for other in rows[1:]:
+        for a, b in zip(rows[0], other, strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-8, atol=1e-9)
+
+
+def test_the_second_derivatives_of_our_batch_norm_are_those_of_its_formula() -> None:
+    g = torch.Generator().manual_seed(2)
+    x = torch.randn(3, 2, 2, 2, generator=g, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(Normalised.apply, (x,))
+    assert torch.autograd.gradgradcheck(Normalised.apply, (x,))
 
 
 def test_drop_path_drops_whole_samples_of_the_named_operation_only() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from small import search
 from torch import Tensor
 from torch.func import functional_call
 
-from darts_core.mix import Alphas
+from darts_core.mix import Alphas, Mix
 from darts_core.optimise import joint_norm as norm
 from darts_core.search.bilevel import Search, cosine
 from darts_core.search.hypergrad import unrolled, unrolled_fd
@@ -157,26 +158,63 @@ def test_finite_differences_approach_the_exact_gradient(monkeypatch: pytest.Monk
     assert errors[0] > 5 * errors[1] > 50 * errors[2] > 0  # a central difference: the error falls with the square
 
 
-def test_hessian_equals_central_differences_of_the_gradient() -> None:
-    found, objective = prepared()
+def brute_hessian(found: Search, order: tuple[str, int, int] = ("arch", 0, 0)) -> np.ndarray:
+    """Row by row through the whole of loss(relax(alphas)), the weights as they are."""
+    own = {name: p.detach() for name, p in found.params.items()}
+    leaves = found.alphas.leaves()
+    loss = found.evaluate(own, found.relax(leaves, "read"), found.task.batch(*order), "read").value  # type: ignore
+    tensors = list(leaves.ops.values())
+    legal = torch.cat([leaves.legal[kind].reshape(-1) for kind in leaves.ops])
+    slope = torch.autograd.grad(loss, tensors, create_graph=True, materialize_grads=True)
+    rows = []
+    for entry in torch.cat([g.reshape(-1) for g in slope])[legal]:
+        row = torch.autograd.grad(entry, tensors, retain_graph=True, materialize_grads=True)
+        rows.append(torch.cat([r.reshape(-1) for r in row])[legal])
+    return torch.stack(rows).numpy()
 
-    def loss(alphas: Alphas) -> Tensor:
-        return objective.val(objective.weights, alphas).value
 
-    hessian = alpha_hessian(loss, found.alphas)
-    base, size = found.alphas.tensors(), 1e-5
-    columns = []
-    for k, alpha in enumerate(base):
-        for entry in range(alpha.numel()):
-            sides = []
-            for sign in (1, -1):
-                moved = [t.detach().clone() for t in base]
-                moved[k].view(-1)[entry] += sign * size
-                leaves = found.alphas.replaced(moved).leaves()
-                grads = torch.autograd.grad(loss(leaves), leaves.tensors())
-                sides.append(torch.cat([g.ravel() for g in grads]))
-            columns.append(((sides[0] - sides[1]) / (2 * size)).numpy())
-    np.testing.assert_allclose(hessian, np.stack(columns), atol=1e-7 * np.abs(hessian).max() + 1e-9)
+@pytest.mark.parametrize(("space", "backend"), [("tiny", "reference"), ("s2", "fast"), ("darts", "fast")])
+def test_hessian_equals_a_double_backward_through_everything(space: str, backend: str) -> None:
+    found = search(space=space, nodes=1, backend=backend, hessian_every=1, a_decay=0.0, temperature=0.7)
+    found.alphas.legal["normal"][0, 1] = False  # a ban: its row and column are not there
+    for alpha in found.alphas.tensors():
+        alpha.data[-1, 0] += 9.0  # an edge that has all but made up its mind
+    expected = brute_hessian(found, ("arch", 0, found.task.steps("weights") - 1))
+    np.testing.assert_allclose(found.hessian(), expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+
+
+def test_hessian_of_a_relaxation_that_is_no_softmax() -> None:
+    """Sigmoids: every logit counts, and the mix bends along each."""
+    found = search(space="tiny", backend="fast", a_decay=0.0)
+    found.method = replace(
+        found.method, relax=lambda alphas, moment: Mix({k: a.sigmoid() for k, a in alphas.ops.items()})
+    )
+    expected = brute_hessian(found, ("arch", 0, found.task.steps("weights") - 1))
+    np.testing.assert_allclose(found.hessian(), expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+
+
+def test_hessian_costs_one_backward_pass_per_direction_that_moves_the_mix() -> None:
+    found, passes = search(space="tiny", backend="fast"), []
+    relax = lambda alphas: found.relax(alphas, "read")  # noqa: E731
+
+    class Counted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:  # type: ignore[override]
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: object, *grads: Tensor) -> Tensor:
+            passes.append(1)
+            return grads[0]
+
+    def loss(mix: Mix) -> Tensor:
+        return sum(Counted.apply(m).pow(3).sum() for m in mix.ops.values())  # type: ignore[return-value,union-attr]
+
+    hessian = alpha_hessian(loss, relax, found.alphas)
+    cells = found.task.space.cells.values()
+    directions = sum(len(cell.edges) * (len(cell.ops) - 1) for cell in cells)
+    assert len(hessian) == sum(len(cell.edges) * len(cell.ops) for cell in cells)
+    assert len(passes) == len(cells) * (1 + directions)  # once for the slope, then once per direction
 
 
 def test_dominant_eigenvalue_is_the_largest_not_the_largest_in_magnitude() -> None:
@@ -185,9 +223,10 @@ def test_dominant_eigenvalue_is_the_largest_not_the_largest_in_magnitude() -> No
 
 
 def test_decay_stands_on_the_diagonal_of_the_hessian() -> None:
-    found, objective = prepared()
-    loss = lambda alphas: objective.val(objective.weights, alphas).value  # noqa: E731
-    plain, decayed = alpha_hessian(loss, found.alphas), alpha_hessian(loss, found.alphas, decay=0.25)
+    found, _ = prepared()
+    relax = lambda alphas: found.relax(alphas, "read")  # noqa: E731
+    loss = lambda mix: sum(m.pow(3).sum() for m in mix.ops.values())  # noqa: E731
+    plain, decayed = alpha_hessian(loss, relax, found.alphas), alpha_hessian(loss, relax, found.alphas, decay=0.25)
     np.testing.assert_allclose(decayed - plain, 0.25 * np.eye(len(plain)), atol=1e-12)
 
 

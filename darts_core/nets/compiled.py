@@ -202,7 +202,7 @@ class CompiledSupernet(nn.Module):
         ]
         self.extra = reference.extra
         self.stem_stride: int = reference.stem[0].stride[0]  # type: ignore
-        fast = FastSupernet(deepcopy(reference))
+        fast = FastSupernet(deepcopy(reference), twice=True)
         for (
             p
         ) in fast.parameters():  # `plain` needs the shapes alone; the meta device would import torch's compiler stack

@@ -7,6 +7,7 @@ all
   their channels, one batch norm over the concatenation.
 - Pools, their batch norm, ReLU and identity depend on the state alone: once per state, not per edge.
 - The input gradient of a dilated convolution is a forward convolution, which the CPU does faster.
+- Second derivatives of batch norm in closed form (`twice`).
 - `none` contributes nothing and is left out; images lie channels-last, which CPU and GPU kernels prefer.
 
 `tests/test_fast.py` compares output and every gradient with `mixed.py` in float64.
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from darts_core import ops
 from darts_core.mix import EDGE, Mix
@@ -27,6 +29,7 @@ from darts_core.nets.mixed import MixedCell, Supernet, passed_by
 from darts_core.space import CellSpec, SearchSpace
 
 DILATION = {"sep_conv_3x3": 1, "sep_conv_5x5": 1, "dil_conv_3x3": 2, "dil_conv_5x5": 2}
+EPS = 1e-5  # of batch norm, as in `ops.batch_statistics`
 DENSE_AT_MOST = 64  # channels up to which a grouped 1x1 convolution is one dense product
 LAYERS = {"sep": ("1", "2", "5", "6"), "dil": ("1", "2")}  # weights of an operation's Sequential, by their index in it
 
@@ -71,12 +74,61 @@ class Dilated(torch.autograd.Function):
         return image, kernel, None, None
 
 
+class Normalised(torch.autograd.Function):
+    """Batch norm without scale and shift, (N, C, H, W). PyTorch's own, but for its second derivatives: the
+    library's take a dozen passes over the image and half the time of an exact Hessian.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+        y, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, EPS)
+        ctx.save_for_backward(x, mean, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return NormalisedBack.apply(grads[0], *ctx.saved_tensors)
+
+
+class NormalisedBack(torch.autograd.Function):
+    """The way back, r (g - mean(g) - z mean(g z)) with z the normalised image and r the inverse deviation."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(g, x, mean, inverse)
+        masks = [True, False, False]
+        return torch.ops.aten.native_batch_norm_backward(g, x, None, None, None, mean, inverse, True, EPS, masks)[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """For g the same map again, for it is symmetric; for x, with the means over a channel written <.>:
+
+        -r^2 (z (<v g> - <v><g> - <v z><g z>) + <g z> (v - <v> - z <v z>) + <v z> (g - <g> - z <g z>))
+        """
+        g, x, mean, inverse = ctx.saved_tensors
+        N, C, H, W = x.shape
+        rows = [t.permute(0, 2, 3, 1).reshape(-1, C) for t in (v, g, x)]
+        v, g, z = rows[0], rows[1], (rows[2] - mean) * inverse
+        v1, g1 = v.mean(0), g.mean(0)
+        vz, gz, vg = (v * z).mean(0), (g * z).mean(0), (v * g).mean(0)
+        for_g = for_x = None
+        image = lambda t: t.view(N, H, W, C).permute(0, 3, 1, 2)  # noqa: E731
+        if ctx.needs_input_grad[0]:
+            for_g = image(torch.addcmul(v - v1, z, vz, value=-1) * inverse)
+        if ctx.needs_input_grad[1]:
+            own = vg - v1 * g1 - 3 * vz * gz
+            total = torch.addcmul(torch.addcmul(z * own, v, gz), g, vz) - (gz * v1 + vz * g1)
+            for_x = image(total * -inverse.square())
+        return for_g, for_x, None, None
+
+
 class Fan(nn.Module):
     """All edges that leave one state: (N, C, H, W) and the mix -> one weighted sum of operations per edge."""
 
-    def __init__(self, cell: CellSpec, source: int, stride: int, reference: MixedCell) -> None:
+    def __init__(self, cell: CellSpec, source: int, stride: int, reference: MixedCell, twice: bool) -> None:
         super().__init__()
-        self.stride, self.ops = stride, cell.ops
+        self.stride, self.ops, self.twice = stride, cell.ops, twice
         self.partial: int = reference.edges[0].partial  # type: ignore[assignment]
         self.edges = [e for e, (s, _) in enumerate(cell.edges) if s == source]
         self.members = {  # operation -> which of this fan's edges may hold it
@@ -137,9 +189,9 @@ class Fan(nn.Module):
     def _computed(self, op: str, x: Tensor, relu: Tensor) -> Tensor:
         name, op = op, ops.plain(op)
         if op == "max_pool_3x3":
-            return _spread(ops.batch_statistics(F.max_pool2d(x, 3, self.stride, 1)), 1)
+            return _spread(self._normalised(F.max_pool2d(x, 3, self.stride, 1)), 1)
         if op == "avg_pool_3x3":
-            return _spread(ops.batch_statistics(F.avg_pool2d(x, 3, self.stride, 1, count_include_pad=False)), 1)
+            return _spread(self._normalised(F.avg_pool2d(x, 3, self.stride, 1, count_include_pad=False)), 1)
         if op == "skip_connect" and self.stride == 1:
             return _spread(x, 1)
         stacks, count = self.weights[name], len(self.members[name])
@@ -151,16 +203,20 @@ class Fan(nn.Module):
             y = self._separable(F.relu(y), stacks["5"], stacks["6"], 1, 1, count)  # type: ignore[index]
         return _spread(y, count)
 
+    def _normalised(self, x: Tensor) -> Tensor:
+        ours = self.twice and x.requires_grad and torch.is_grad_enabled() and x.numel() > x.shape[1]
+        return Normalised.apply(x) if ours else ops.batch_statistics(x)  # type: ignore[no-any-return]
+
     def _separable(
         self, x: Tensor, depthwise: Tensor, pointwise: Tensor, dilation: int, stride: int, count: int
     ) -> Tensor:
         """(N, count*C, H, W): depthwise, 1x1 within each edge, batch norm."""
         padding = dilation * (depthwise.shape[-1] - 1) // 2
-        if stride == 1 and dilation > 1 and x.device.type == "cpu":
+        if stride == 1 and (dilation > 1 or self.twice) and x.device.type == "cpu":
             y = Dilated.apply(x, depthwise, padding, dilation)
         else:
             y = F.conv2d(x, depthwise, None, stride, padding, dilation, groups=x.shape[1])
-        return ops.batch_statistics(_pointwise(y, pointwise, count))
+        return self._normalised(_pointwise(y, pointwise, count))
 
     def _reduced(self, relu: Tensor, first: Tensor, second: Tensor, count: int) -> Tensor:
         """`FactorizedReduce` for all members at once."""
@@ -168,13 +224,13 @@ class Fan(nn.Module):
         halves = F.conv2d(x, first, stride=2), F.conv2d(shifted, second, stride=2)
         joined = torch.cat([_spread(half, count) for half in halves], dim=-1)  # (N, H', W', count, C)
         N, H, W, E, C = joined.shape
-        return _spread(ops.batch_statistics(joined.reshape(N, H, W, E * C).permute(0, 3, 1, 2)), count)
+        return _spread(self._normalised(joined.reshape(N, H, W, E * C).permute(0, 3, 1, 2)), count)
 
 
 class FastCell(nn.Module):
     """A mixed cell that walks over states instead of edges."""
 
-    def __init__(self, reference: MixedCell) -> None:
+    def __init__(self, reference: MixedCell, twice: bool) -> None:
         super().__init__()
         cell = reference.cell
         self.cell, self.kind = cell, reference.kind
@@ -182,7 +238,7 @@ class FastCell(nn.Module):
         reduces = reference.kind == "reduce"
         sources = sorted({source for source, _ in cell.edges})
         strides = {s: 2 if reduces and s < cell.inputs else 1 for s in sources}
-        self.fans = nn.ModuleDict({str(s): Fan(cell, s, stride, reference) for s, stride in strides.items()})
+        self.fans = nn.ModuleDict({str(s): Fan(cell, s, stride, reference, twice) for s, stride in strides.items()})
 
     def forward(
         self, s0: Tensor, s1: Tensor, weights: Tensor, edges: Tensor | None = None, moment: Mix | None = None
@@ -207,13 +263,16 @@ class FastSupernet(nn.Module):
     """`net(x, mix) -> (logits, None)` like `Supernet`, with its weights packed. Takes the reference apart.
 
     `mix.active` is left aside: what it does not name weighs exactly 0, so computing it changes nothing.
+
+    `twice`: second derivatives will be asked for. Batch norm and depthwise convolutions then take forms of our own,
+    whose second derivatives cost a fraction of the library's, and the first ones a little more (5 % of a step).
     """
 
-    def __init__(self, reference: Supernet) -> None:
+    def __init__(self, reference: Supernet, twice: bool = False) -> None:
         super().__init__()
         self.stem, self.classifier = reference.stem, reference.classifier
         self.partial, self.extra = reference.partial, reference.extra
-        self.cells = nn.ModuleList(FastCell(cell) for cell in reference.cells)  # type: ignore[arg-type]
+        self.cells = nn.ModuleList(FastCell(cell, twice) for cell in reference.cells)  # type: ignore[arg-type]
         self.layout = _layout(self.cells)
 
     def forward(self, x: Tensor, mix: Mix, carry: Any = None) -> tuple[Tensor, Any]:

@@ -425,8 +425,8 @@ class Search:
         size = self.config.hessian_batch or len(labels)
         batch = (images[:size], labels[:size])
         own: Weights = {name: p.detach() for name, p in self.params.items()}
-        loss = lambda alphas: self.evaluate(own, self.relax(alphas, "read"), batch, "read", "arch").value  # noqa: E731
-        return probes.alpha_hessian(loss, self.alphas, self.config.a_decay)
+        loss = lambda mix: self.evaluate(own, mix, batch, "read", "arch").value  # noqa: E731
+        return probes.alpha_hessian(loss, lambda alphas: self.relax(alphas, "read"), self.alphas, self.config.a_decay)
 
     def finite(self, value: Tensor | float, what: str) -> float:
         number = float(value.detach() if isinstance(value, Tensor) else value)
