@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from urllib.parse import urlencode, urlsplit
 
@@ -11,6 +11,11 @@ import streamlit as st
 from app import stream
 from app.words import STATES, escaped
 from darts_core import runs
+from darts_core.errors import BadInput
+from darts_core.view.compare import group_key
+from darts_core.view.recorded import Recorded
+from darts_core.view.recorded import recorded as recorded_run
+from darts_core.view.tables import POINTS
 
 
 def mine() -> list[runs.Summary]:
@@ -28,6 +33,41 @@ def known() -> list[runs.Summary]:
     own = mine()
     names = {run.name for run in own}
     return [*own, *(run for run in recorded() if run.name not in names)]
+
+
+def read(name: str, found: Mapping[str, runs.Summary], most: int = POINTS) -> Recorded:
+    """At most `most` records of a run, read again only when it has moved on.
+
+    Args:
+        found: what `known` listed, by name.
+
+    Raises:
+        BadInput: there is no such run, or it cannot be read.
+    """
+    run = found.get(name)
+    if run is None:
+        stream.folder_of(name)
+        raise BadInput(name, "run", "is not in the list", "reload the page")
+    if run.state == "corrupt":
+        raise BadInput(f"run {name}", "", run.message, "take another copy of the run")
+    return (_read if most <= POINTS else _read_closely)(name, run.created, run.step, run.state, most)
+
+
+def _reader(name: str, created: float, step: int, state: str, most: int) -> Recorded:
+    """The key of the cache: `created` tells runs of one name apart, `step` and `state` that it has moved on."""
+    source = stream.feed(name)
+    return recorded_run(source.reader, source.told(), most)
+
+
+_read = st.cache_resource(max_entries=64, show_spinner=False)(_reader)
+_read_closely = st.cache_resource(max_entries=6, show_spinner=False)(_reader)  # some megabytes each
+
+
+def siblings(name: str) -> list[str]:
+    """Runs that differ from this one by their seed alone."""
+    infos = {**runs.cards(stream.SAMPLES), **runs.cards(runs.runs_root())}
+    key = group_key(infos[name]) if name in infos else None
+    return [other for other, info in infos.items() if other != name and group_key(info) == key]
 
 
 def label(run: runs.Summary, samples: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ page = st.navigation(
         st.Page("app_pages/live.py", title="Live", icon=":material/monitoring:", default=True),
         st.Page("app_pages/replay.py", title="Replay", icon=":material/replay:"),
         st.Page("app_pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
+        st.Page("app_pages/cells.py", title="Cells", icon=":material/hub:"),
         st.Page("app_pages/runs.py", title="Runs", icon=":material/list:"),
     ],
     position="top",

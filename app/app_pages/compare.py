@@ -19,20 +19,13 @@ from darts_core.view import compare, svg
 from darts_core.view.figures import Line, comparison
 from darts_core.view.lecture import lecture_data
 from darts_core.view.palette import DASHES, KIND_TITLES, RUN_COLOURS, colour
-from darts_core.view.recorded import Recorded, recorded
+from darts_core.view.recorded import Recorded
 
 ROOT = runs.runs_root()
 MOST = 6
 PAIR = ("collapsing", "healthy")  # recorded with the project: the same search on noisy and on clean labels
 AXES = {"step": "step", "epoch": "epoch", "percent": "per cent of the run"}
 PERCENT = ("val_accuracy", "skip")
-
-
-@st.cache_resource(max_entries=64, show_spinner=False)
-def read(name: str, created: float, step: int, state: str) -> Recorded:
-    """A run, thinned; kept until it moves on. `created` tells runs of one name apart, `state` a new last line."""
-    source = stream.feed(name)
-    return recorded(source.reader, source.told())
 
 
 def chosen(names: Sequence[str]) -> list[str]:
@@ -202,13 +195,7 @@ def read_all(names: Sequence[str], known: Mapping[str, runs.Summary]) -> tuple[l
     found, troubles = [], []
     for name in names:
         try:
-            run = known.get(name)
-            if run is None:
-                stream.folder_of(name)
-            elif run.state == "corrupt":
-                raise BadInput(f"run {name}", "", run.message, "take another copy of the run")
-            made = (run.created, run.step, run.state) if run else (0.0, 0, "")
-            found.append(read(name, *made))
+            found.append(choose.read(name, known))
         except BadInput as problem:
             troubles.append(str(problem))
     return found, troubles

@@ -11,9 +11,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from darts_core.derive import skip_of
+from darts_core.events import short
 from darts_core.genotype import Genotype
 from darts_core.view.recorded import Recorded
-from darts_core.view.tables import WINDOWS, probes, running_mean, shares, short
+from darts_core.view.tables import WINDOWS, probes, running_mean, shares
 
 Info = Mapping[str, Any]
 Align = Literal["step", "epoch", "percent"]
@@ -176,10 +178,10 @@ def curve(run: Recorded, measure: str, align: Align) -> Curve | None:
         x = position(run, align)
     elif measure == "skip":
         kind = "normal" if "normal" in run.space.cells else next(iter(run.space.cells))
-        ops = run.space.cells[kind].ops
-        if "skip_connect" not in ops:
+        cell, skip = run.space.cells[kind], skip_of(run.space.cells[kind])
+        if skip is None:
             return None
-        x, y = position(run, align), shares(run.steps[f"mix.{kind}"])[:, ops.index("skip_connect")]
+        x, y = position(run, align), shares(run.steps[f"mix.{kind}"])[:, cell.ops.index(skip)]
     else:
         found = probes(run.events)
         if f"probe:{measure}" not in found:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from darts_core.derive import SKIP, collapse
+from darts_core.derive import collapse, skip_of
 from darts_core.view.compare import Align, position
 from darts_core.view.explain import Reason
 from darts_core.view.figures import filled, templates
@@ -106,10 +106,11 @@ def _meter(run: Recorded) -> dict[str, Any] | None:
     """Skips among the derived edges at each record; None where no edge can be a skip."""
     kind = "normal" if "normal" in run.space.cells else next(iter(run.space.cells))
     cell = run.space.cells[kind]
-    if SKIP not in cell.ops or not len(run.steps):
+    skip = skip_of(cell)
+    if skip is None or not len(run.steps):
         return None
     best, kept = run.choices[kind]
-    skips = (kept & (best == cell.ops.index(SKIP))).sum(-1)
+    skips = (kept & (best == cell.ops.index(skip))).sum(-1)
     level: dict[int, str] = {}
     for index, count in enumerate(skips.tolist()):
         if count not in level:  # the one definition says it, once per number of skips

@@ -1,0 +1,277 @@
+"""Cells: the cell that a run derives, at its end or after any step, by the paper's rule or another; why; as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import streamlit as st
+
+from app import choose, stream
+from app.lecture import reasons as reason_component
+from app.words import escaped, in_words, percent
+from darts_core import runs
+from darts_core.derive import RULES, SKIPS, THRESHOLD, derive_by, readings
+from darts_core.errors import BadInput
+from darts_core.export import EXPORTS, Format, export
+from darts_core.genotype import Genotype
+from darts_core.view import dot, explain, svg, tables
+from darts_core.view.compare import cell_changes
+from darts_core.view.lecture import reason_cards
+from darts_core.view.palette import KIND_TITLES
+from darts_core.view.recorded import Recorded
+
+ROOT = runs.runs_root()
+CLOSELY = 5000  # records that explanations look at
+SEEDS = 12  # other seeds that explanations ask, at most
+OWN = "search"  # not a rule of the table: the cell as the search derived it
+TABS = ("Picture", "Why", "Derivation lab", "Numbers", "Code and data")
+SLOW = ("pdf", "png", "gif", "mp4", "zip")  # made when they are asked for
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
+def picture(text: str) -> tuple[str, str]:
+    """A cell (as JSON text) drawn by Graphviz, and why it is our own drawing instead where Graphviz is missing."""
+    genotype = Genotype.from_json(json.loads(text))
+    try:
+        return dot.render(dot.genotype_dot(genotype), "svg").decode(), ""
+    except BadInput as problem:
+        return svg.genotype_svg(genotype), str(problem)
+
+
+def keep(key: str, part: str) -> None:
+    st.query_params[part] = str(st.session_state[key])
+
+
+def asked_step(run: Recorded) -> int:
+    """The recorded step that the address names, else the last one."""
+    text = st.query_params.get("step", "")
+    wanted = int(text) if text.isdecimal() and len(text) < 10 else None
+    return int(run.steps["step"][run.index(wanted)])
+
+
+def cell_at(run: Recorded, step: int, rule: str, threshold: float) -> Genotype:
+    """The cell by a rule after a step; `OWN`: as the search derived it where that is the step of its result."""
+    if rule == OWN and step == run.last_step:
+        found = run.result()
+        if found is not None:
+            return found
+    return derive_by(
+        run.space, readings(run.space, run.steps[run.index(step)]), "top2" if rule == OWN else rule, threshold
+    )
+
+
+def controls(run: Recorded) -> tuple[int, str, float]:
+    """Step, rule and threshold, each in the address."""
+    left, right = st.columns(2, vertical_alignment="bottom")
+    steps = run.steps["step"].tolist()
+    step = asked_step(run)
+    if len(steps) > 1:
+        key = f"step-{run.name}"
+        if st.session_state.get(key) not in steps or "step" in st.query_params:
+            st.session_state[key] = step
+        step = left.select_slider("Derive after step", steps, key=key, on_change=partial(keep, key, "step"))
+    rules = {OWN: "As the search derives it"} | {name: rule.title for name, rule in RULES.items()}
+    asked = st.query_params.get("rule", OWN)
+    rule = right.selectbox(
+        "Rule",
+        list(rules),
+        list(rules).index(asked) if asked in rules else 0,
+        format_func=lambda name: rules[name],
+        key="rule",
+        on_change=partial(keep, "rule", "rule"),
+    )
+    threshold = THRESHOLD
+    if rule == "threshold":
+        threshold = right.slider("Least weight that stays", 0.0, 1.0, THRESHOLD, 0.01, key="main-threshold")
+    return int(step), str(rule), threshold
+
+
+def show_picture(genotype: Genotype) -> None:
+    drawn, problem = picture(genotype.dumps())
+    if problem:
+        st.caption(f"Drawn without Graphviz ({escaped(problem)}).")
+    with st.container(key="cell-picture"):
+        st.image(drawn, width="stretch", alt=in_words(genotype))
+    empty = [
+        f"node {n} of the {kind} cell"
+        for kind, cell in genotype.cells.items()
+        for n, genes in enumerate(cell.nodes)
+        if not genes
+    ]
+    if empty:
+        st.caption(f"Nothing reaches {', '.join(empty)}: such a cell cannot be trained as it is.")
+
+
+def downloads(run: Recorded, genotype: Genotype, step: int, formats: Mapping[str, Format]) -> None:
+    """A button per format that can be made here; a command for those that need torch."""
+    reader = stream.feed(run.name).reader
+    with st.container(horizontal=True, gap="small"):
+        for name, format in formats.items():
+            file = f"{run.name}-step{step}.{format.suffix}"
+            try:
+                made = partial(export, genotype, name, run.title, reader)
+                data = made if name in SLOW else made()
+            except BadInput as problem:
+                st.button(format.title, disabled=True, key=f"download-{name}", help=escaped(str(problem)))
+                continue
+            st.download_button(
+                format.title,
+                data,
+                file,
+                format.media,
+                on_click="ignore",
+                icon=":material/download:",
+                key=f"download-{name}",
+                help=format.doc,
+            )
+
+
+def commands(run: Recorded, formats: Mapping[str, Format]) -> None:
+    """Files of a network with its weights: made by a command, for this page does without torch."""
+    if not formats:
+        return
+    st.markdown("##### A network of its own")
+    st.caption("These need torch, so a command makes them:")
+    for name, format in formats.items():
+        st.text(f"{format.title}: {format.doc}")
+        st.code(f"python -m darts_core export {run.name} --format {name}", language=None, wrap_lines=True)
+
+
+def why(run: Recorded, step: int, rule: str, known: Mapping[str, runs.Summary]) -> None:
+    """Each kept edge: its history, its margins, since when, and what other seeds say."""
+    if rule not in (OWN, "top2"):
+        st.caption("This explains the cell of the paper's rule; the lab compares the others.")
+    others = []
+    for name in choose.siblings(run.name)[:SEEDS]:
+        try:
+            others.append(choose.read(name, known))
+        except BadInput:
+            continue  # a seed that cannot be read says nothing
+    found = explain.reasons(run, step, others)
+    st.text(explain.summary(found))
+    if others:
+        st.caption(f"Compared with {len(others)} other {'seed' if len(others) == 1 else 'seeds'} of the same settings.")
+    else:
+        st.caption("There are no other seeds of these settings. To make some: search --seeds 0-4, or change the seed.")
+    st.caption("The dashed line: since then it is the choice. The solid line: the step that is explained.")
+    reason_component(reason_cards(run, found), key=f"reasons-{run.name}")
+
+
+def lab(run: Recorded, step: int) -> None:
+    """The same alphas under every rule."""
+    st.text(f"The alphas after step {step:,}, cut down to a cell in different ways.")
+    threshold = st.slider("Threshold: least weight that stays", 0.0, 1.0, THRESHOLD, 0.01, key="lab-threshold")
+    at = readings(run.space, run.steps[run.index(step)])
+    reference = derive_by(run.space, at)
+    columns = st.columns(2)
+    for i, (name, rule) in enumerate(RULES.items()):
+        with columns[i % 2].container(border=True):
+            st.markdown(f"##### {rule.title}")
+            st.caption(f"{rule.doc} Source: {rule.source}.")
+            genotype = derive_by(run.space, at, name, threshold)
+            genes = [gene for cell in genotype.cells.values() for node in cell.nodes for gene in node]
+            skips = sum(gene.op in SKIPS for gene in genes)
+            st.text(f"{len(genes)} edges, {skips} of them skip. {against(reference, genotype, name)}")
+            st.image(svg.genotype_svg(genotype), width="stretch", alt=in_words(genotype))
+
+
+def against(reference: Genotype, genotype: Genotype, name: str) -> str:
+    """What a rule changes of the paper's cell, in words."""
+    if name == "top2":
+        return "The others are compared with this one."
+    changes = cell_changes(reference, genotype)
+    counts = {how: sum(change.how == how for change in changes) for how in ("added", "removed", "other")}
+    said = [f"{count} {words}" for how, words in WORDS.items() if (count := counts[how])]
+    return "The same cell as the paper's rule." if not said else f"Against the paper's: {', '.join(said)}."
+
+
+WORDS = {"added": "added", "removed": "removed", "other": "with another operation"}
+
+
+def numbers(run: Recorded, genotype: Genotype, events: Sequence[Mapping[str, Any]]) -> None:
+    """What the cell is worth and what cutting cost."""
+    trained = tables.trained(events)
+    gap = [
+        ("Supernet", "supernet", "all operations mixed"),
+        ("Cut at once", "pruned", "only the derived edges, same weights"),
+        ("Trained again", "derived", "the derived cell, from scratch"),
+        ("Random cells", "random", "of the same space, trained the same way"),
+    ]
+    shown = [(title, trained[role], about) for title, role, about in gap if role in trained]
+    st.markdown("##### Discretisation gap")
+    if not shown:
+        st.caption("This run did not train its cell again, so what cutting cost is not known.")
+    for column, (title, spread, about) in zip(st.columns(max(1, len(shown))), shown, strict=False):
+        column.metric(title, percent(spread.mean, 1), help=about)
+        column.caption(about)
+    if shown:
+        st.caption(
+            "Accuracy on test images where they were measured. From the first number to the second: what cutting all "
+            "but the derived operations costs before any training. It is of the cell that the search ended with."
+        )
+    rows = []
+    for kind, cell in genotype.cells.items():
+        ops: dict[str, int] = {}
+        for node in cell.nodes:
+            for gene in node:
+                ops[gene.op] = ops.get(gene.op, 0) + 1
+        rows += [
+            {"cell": KIND_TITLES.get(kind, kind), "operation": op, "edges": count} for op, count in sorted(ops.items())
+        ]
+    st.markdown("##### Operations")
+    st.dataframe(rows, hide_index=True, key="operations", alt="Operations of the derived cell")
+
+
+def code_and_data(run: Recorded, genotype: Genotype) -> None:
+    st.markdown("##### DARTS text")
+    try:
+        st.code(genotype.text(), language="python", wrap_lines=True)
+    except BadInput as problem:
+        st.caption(escaped(str(problem)))
+    st.markdown("##### JSON")
+    st.code(genotype.dumps(), language="json", wrap_lines=True)
+    commands(run, {name: format for name, format in EXPORTS.items() if format.write is None})
+
+
+st.subheader("Cells", anchor=False)
+known = {run.name: run for run in choose.known()}
+current = choose.one(list(known.values()))
+if current is None:
+    choose.nothing_yet()
+    st.stop()
+try:
+    run = choose.read(current, known, CLOSELY)
+    if not len(run.steps):
+        st.info("No step was recorded, so there is no cell yet.", icon=":material/info:")
+        st.stop()
+    step, rule, threshold = controls(run)
+    genotype = cell_at(run, step, rule, threshold)
+except BadInput as problem:
+    choose.trouble(problem)
+    st.stop()
+own = rule == OWN and step == run.last_step and run.result() is not None
+st.caption(
+    "The cell that the search ended with."
+    if own
+    else f"Derived after step {step:,} of {run.last_step:,} by: {RULES['top2' if rule == OWN else rule].title}."
+)
+made_here = {name: format for name, format in EXPORTS.items() if format.write is not None}
+downloads(run, genotype, step, made_here)
+tabs = dict(zip(TABS, st.tabs(TABS, key="tabs", on_change="rerun"), strict=True))
+show: dict[str, Any] = {
+    "Picture": partial(show_picture, genotype),
+    "Why": partial(why, run, step, rule, known),
+    "Derivation lab": partial(lab, run, step),
+    "Numbers": partial(numbers, run, genotype, run.events),
+    "Code and data": partial(code_and_data, run, genotype),
+}
+for title, tab in tabs.items():
+    if tab.open:
+        with tab:
+            try:
+                show[title]()
+            except BadInput as problem:
+                choose.trouble(problem)
