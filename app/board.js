@@ -121,11 +121,13 @@ class Refused extends Error {
 // The board
 
 class Board {
-  constructor(root, data, tell) {
+  constructor(root, data, tell, send) {
     Object.assign(this, {
       root,
       data,
       tell,
+      send,
+      asked: null,
       run: data.run,
       records: null,
       story: new Story(),
@@ -201,7 +203,9 @@ class Board {
   /** Another rerun of the page: new data of the same run. */
   receive(data) {
     const asked = data.view.version !== this.data.view.version;
-    this.data = { ...this.data, rows: data.rows, view: data.view };
+    const { rows, view, steer } = data;
+    this.data = { ...this.data, rows, view, steer };
+    this.changed = true;
     if (asked) this.takeView(data.view);
     if (data.rows !== null) this.takeRows(data.rows);
     else this.feed?.wake();
@@ -350,6 +354,46 @@ class Board {
     return Number(set?.value ?? this.data.temperature);
   }
 
+  edgeName(kind, index) {
+    const [source, target] = this.data.cells[kind].edges[index];
+    return `${kind}-${source}-${target}`;
+  }
+
+  /** Which operations an edge may hold in `step`: the space's, and what was pinned, banned and reset until then. */
+  legal(kind, index, step) {
+    const { legal, ops } = this.data.cells[kind];
+    const orders = [...this.data.inherited, ...this.story.onEdges.filter((event) => event.step < step)];
+    return legalAfter(legal[index], ops, this.edgeName(kind, index), orders);
+  }
+  /** Per edge of a kind "pinned", "steered" or "" at the shown step, for the drawing. */
+  held(kind) {
+    const { legal, edges, ops } = this.data.cells[kind];
+    if (!this.records?.count || (!this.story.onEdges.length && !this.data.inherited.length)) return null;
+    return edges.map((_, e) => {
+      const now = this.legal(kind, e, this.shownStep);
+      const may = now.map((ok, o) => (ok ? ops[o] : null)).filter(Boolean);
+      if (now.every((ok, o) => ok === legal[e][o])) return "";
+      return may.length === 1 ? `pinned to ${may[0]}` : `without ${ops.filter((_, o) => legal[e][o] && !now[o]).join(", ")}`;
+    });
+  }
+  /** Finished epochs at the shown step: where a branch from here would begin. */
+  get finishedEpochs() {
+    const ended = this.story.epochs.findLast((event) => event.step <= this.shownStep);
+    return ended ? ended.epoch + 1 : this.records.epoch(0);
+  }
+  /** The newest epoch event at the shown step, its probes with those that are taken more seldom, and the newest alarm
+      about the collapse. */
+  get lastMeasured() {
+    const until = (event) => event.step <= this.shownStep;
+    const epochs = this.story.epochs.filter(until);
+    const probes = Object.assign({}, ...epochs.map((event) => event.probes));
+    const alarm = this.story.events.findLast((event) => event.type === "alarm" && event.level !== "stopped" && until(event));
+    return { epoch: epochs.length ? { ...epochs.at(-1), probes } : null, alarm };
+  }
+  get shownStep() {
+    return this.records?.count ? this.records.step(this.index) : 0;
+  }
+
   /** Weights of the shown step (edges x ops); before the first step those every search starts from: all equal. */
   mix(kind) {
     if (this.records?.count) return this.records.tensor(`mix.${kind}`, this.index);
@@ -406,9 +450,15 @@ class Board {
 
   pickEdge(kind, index) {
     this.edge = { kind, index };
-    const [source, target] = this.data.cells[kind].edges[index];
-    this.report("edge", `${kind}-${source}-${target}`);
+    this.report("edge", this.edgeName(kind, index));
     this.touch();
+  }
+
+  /** Ask the page to give the search an order; the answer comes as an event of the run. */
+  order(order) {
+    this.asked = { ...order, after: this.story.events.length };
+    this.send("order", { ...order, nonce: Date.now() });
+    this.changed = true;
   }
 
   setCell(cell) {
@@ -569,7 +619,7 @@ class Board {
     if (!collapse) return;
     const now = collapseOf(this.data.cells[collapse.kind], this.mix(collapse.kind), collapse.op);
     this.meter.el.hidden = !this.records?.count;
-    this.meter.update(now, collapse.levels[Math.min(now.skips, collapse.levels.length - 1)]);
+    this.meter.update(now, collapse.levels[Math.min(now.skips, collapse.levels.length - 1)], this);
   }
 
   /** The chart that waited longest, if one is due: one per frame, so that no frame is long. */
@@ -625,14 +675,14 @@ class Board {
 
 // The component
 
-export default function ({ data, parentElement, setStateValue }) {
+export default function ({ data, parentElement, setStateValue, setTriggerValue }) {
   const root = parentElement.querySelector(".darts-board");
   if (root.board?.run === data.run && root.board.alive) {
-    root.board.tell = setStateValue;
+    Object.assign(root.board, { tell: setStateValue, send: setTriggerValue });
     root.board.receive(data);
   } else {
     root.board?.destroy();
-    root.board = new Board(root, data, setStateValue);
+    root.board = new Board(root, data, setStateValue, setTriggerValue);
   }
   return () => {
     if (!root.isConnected) root.board?.destroy();

@@ -8,7 +8,7 @@ as the state values `edge`, `step`, `cell` and `show`, which belong into the add
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from darts_core.view.layout import cell_layout
 from darts_core.view.palette import KIND_TITLES, OP_MEANING, colours
 
 PARTS = ("edge", "step", "cell", "show")
+TRIGGERS = ("order", "branch")  # what a person asks of the page, once each
 SHOWS = ("all", "derived")
 HTML = '<div class="darts-board"></div>'
 HERE = Path(__file__).parent
@@ -36,14 +37,16 @@ def board(data: Mapping[str, Any], key: str = "board", **on_change: Callable[[],
         data: what `build_board_data` made.
         key: keep it fixed, so that the board stays as it is while the script reruns.
         on_change: `on_edge_change`, `on_step_change`, `on_cell_change`, `on_show_change`, each called before the rerun
-            that follows a pick; the values stand in `st.session_state[key]` then.
+            that follows a pick; the values stand in `st.session_state[key]` then. `on_order_change` and
+            `on_branch_change` likewise, where the data offers them: `order` is {kind, name, value} as an order has
+            them, `branch` {epoch}, the finished epochs at the shown step.
 
     Returns: an object with `edge`, `step`, `cell` and `show`, each None until a person picks something:
         edge: "<kind>-<source>-<target>", states as in `CellSpec.edges` ("normal-0-2").
         step: the step a person looks at, None while following the newest one.
         cell: a kind of cell, or "both".     show: "all" or "derived" edges.
     """
-    callbacks = {f"on_{part}_change": _nothing for part in PARTS} | on_change
+    callbacks = {f"on_{part}_change": _nothing for part in (*PARTS, *TRIGGERS)} | on_change
     return _component()(key=key, data=dict(data), height="content", **callbacks)
 
 
@@ -55,6 +58,10 @@ def build_board_data(
     rows: bytes | None = None,
     base: str = "darts",
     headed: bool = False,
+    steer: bool = False,
+    branch: bool = False,
+    inherited: Sequence[Mapping[str, Any]] = (),
+    control: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, Any]:
     """All that the board needs to know of a run before its first record arrives, as plain JSON.
 
@@ -67,6 +74,10 @@ def build_board_data(
         rows: the block that the history route would send, where routes cannot be reached; give it at every rerun.
         base: the path of the routes, relative to the page.
         headed: the page says state and progress above the board, so the board does not repeat them.
+        steer: the edge's panel offers Pin, Ban and Reset while the run takes orders.
+        branch: the transport offers "Branch from here".
+        control: probe -> [lowest, highest] in a comparable search that did not collapse.
+        inherited: orders about edges that were in force where a branch began: {kind, name, value} each.
 
     Raises:
         BadInput: the run's space cannot be read.
@@ -76,6 +87,10 @@ def build_board_data(
     return {
         "run": info["name"],
         "headed": headed,
+        "steer": steer,
+        "branch": branch,
+        "control": dict(control or {}),
+        "inherited": [{key: order[key] for key in ("kind", "name", "value")} for order in inherited],
         "title": info.get("title") or info["name"],
         "base": base,
         "plotly": f"{base}/plotly.js",

@@ -4,6 +4,7 @@
 const POINTS = 300; // at most this many points per trace, as in darts_core/view/tables.py
 const WINDOWS = 40; // a running mean reaches over a fortieth of what is shown
 const KEEP_BYTES = 24e6; // beyond this, every second record is let go
+const ON_EDGES = ["pin", "ban", "reset"]; // orders about an edge
 const QUIET = ["pause", "resume", "step", "checkpoint"]; // orders that change nothing in the search
 
 // Small helpers
@@ -305,6 +306,7 @@ class Story {
     this.probes = probesOf(this.epochs);
     this.phases = phasesOf(events);
     this.trained = of("trained");
+    this.onEdges = of("applied").filter((event) => event.accepted && ON_EDGES.includes(event.kind));
     this.result = of("result").at(-1) ?? null;
     this.resumed = of("resumed").at(-1) ?? null;
     this.totalSteps = of("phase").findLast((event) => event.total_steps)?.total_steps ?? null;
@@ -315,14 +317,30 @@ class Story {
 /** A line on every chart: {step, text, kind} with kind "edit", "alarm" or "rewind"; null for what changes nothing. */
 function markOf(event) {
   if (event.type === "applied" && event.accepted && !QUIET.includes(event.kind)) {
-    const what = event.kind === "set" ? `${event.name} = ${short(event.value)}` : event.kind;
-    return { step: event.step, text: `${what} at step ${event.step}`, kind: "edit" };
+    return { step: event.step, text: `${orderWords(event)} at step ${event.step}`, kind: "edit" };
   }
   if (event.type === "alarm") return { step: event.step, text: `${event.level} at step ${event.step}`, kind: "alarm" };
   if (event.type === "rewound") {
     return { step: event.step, text: `back to epoch ${event.to_epoch} at step ${event.step}`, kind: "rewind" };
   }
   return null;
+}
+
+/** An order or its answer in words, as darts_core/events.py says it. */
+function orderWords({ kind, name, value }) {
+  if (kind === "set") return `${name} = ${short(value)}`;
+  return [kind, value ? `${value} on` : "", name ?? ""].filter(Boolean).join(" ");
+}
+
+/** What an edge may hold after orders about it: its row of the space, then pin, ban and reset in turn, as
+    darts_core/legal.py has it. `orders`: [{kind, name, value}, ...] */
+function legalAfter(row, ops, edge, orders) {
+  return orders.reduce((now, { kind, name, value }) => {
+    if (name !== edge) return now;
+    if (kind === "pin") return ops.map((op) => op === value);
+    if (kind === "ban") return now.map((ok, o) => ok && ops[o] !== value);
+    return kind === "reset" ? row : now;
+  }, row);
 }
 
 function probesOf(epochs) {

@@ -46,11 +46,22 @@ function transportPanel(board) {
   const dot = make("i", { class: "db-dot" });
   const linkText = make("span");
   const link = make("span", { class: "db-link" }, dot, linkText);
+  const branch = make(
+    "button",
+    {
+      type: "button",
+      class: "db-button db-branch",
+      title: "A new search from the end of the last epoch before this step, with something changed",
+      onclick: () => board.send("branch", { epoch: board.finishedEpochs, nonce: Date.now() }),
+    },
+    "Branch from here",
+  );
   const el = make(
     "div",
     { class: "db-transport" },
     play,
     follow,
+    branch,
     make("div", { class: "db-scrub" }, ticks, range),
     speed,
     position,
@@ -61,6 +72,7 @@ function transportPanel(board) {
   function update() {
     const { records, view, live } = board;
     const n = records?.count ?? 0;
+    branch.hidden = !board.data.branch || n < 2;
     range.max = Math.max(0, n - 1);
     range.disabled = n < 2;
     range.value = board.index;
@@ -184,6 +196,8 @@ function meterPanel(op) {
   const text = make("span", { class: "db-meter-text" });
   const level = make("b", { class: "db-level" });
   const why = make("span", { class: "db-about" });
+  const facts = make("dl", { class: "db-facts" });
+  const reason = make("p", { class: "db-reason", hidden: "" });
   const status = make("span", { class: "db-heard", role: "status" });
   const el = make(
     "div",
@@ -193,6 +207,8 @@ function meterPanel(op) {
     text,
     level,
     why,
+    facts,
+    reason,
     status,
   );
   const meaning = skip === "identity" ? {
@@ -206,18 +222,40 @@ function meterPanel(op) {
   };
   return {
     el,
-    update({ skips, edges, weight }, word) {
+    update({ skips, edges, weight }, word, board) {
       if (squares.childElementCount !== edges)
         squares.replaceChildren(...Array.from({ length: edges }, () => make("i")));
       [...squares.children].forEach((square, i) => square.classList.toggle("db-skip", i < skips));
       say(text, `${skips} of ${edges} derived edges are ${skip}, mean ${skip} weight ${percent(weight)}, `);
       say(why, meaning[word] ?? "");
+      updateFacts(board);
       if (level.textContent === word) return;
       say(level, word);
       level.dataset.level = word;
       say(status, `${text.textContent}${word}`);
     },
   };
+
+  /** What was measured at the last end of an epoch, and why the level got worse. */
+  function updateFacts(board) {
+    const { epoch, alarm } = board.lastMeasured;
+    const { control } = board.data;
+    const rows = [];
+    const near = (name) => (control[name] ? `; healthy control: ${control[name].map((v) => v.toFixed(2)).join(" to ")}` : "");
+    const { valid_rise: rise, eigenvalue } = epoch?.probes ?? {};
+    if (rise !== undefined) rows.push(["Validation loss", `${rise.toFixed(2)} above its minimum${near("valid_rise")}`]);
+    if (eigenvalue !== undefined) rows.push(["Dominant eigenvalue", `${eigenvalue.toFixed(2)}${near("eigenvalue")}`]);
+    const key = JSON.stringify([rows, alarm?.step]);
+    if (facts.dataset.said === key) return;
+    facts.dataset.said = key;
+    facts.replaceChildren(
+      ...rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))),
+      ...(rows.length ? [make("div", { class: "db-about" }, "Both accompany a collapse; neither foretells it.")] : []),
+    );
+    facts.hidden = !rows.length;
+    reason.hidden = !alarm;
+    say(reason, alarm ? `It became ${alarm.level} at step ${alarm.step}: ${alarm.reason}.` : "");
+  }
 }
 
 /** Names of the operations with their colours: point at one to see it everywhere, press to keep it lit. */
@@ -303,7 +341,7 @@ function cellPanel(board) {
       title.hidden = board.cell !== "both";
       const weights = board.mix(kind);
       const kept = board.show === "derived" && board.records?.count ? strongest(spec, weights).kept : null;
-      ribbon.update({ ...spec, weights, kept, tween, alt: spec.title });
+      ribbon.update({ ...spec, weights, kept, held: board.held(kind), tween, alt: spec.title });
       ribbon.select(board.edge.kind === kind ? board.edge.index : -1);
     }
     cell.set(board.cell);
@@ -387,6 +425,13 @@ function edgePanel(board, chart) {
   const title = make("h3", {});
   const fate = make("span", { class: "db-chip" });
   const bars = make("div", { class: "db-bars" });
+  const reset = make(
+    "button",
+    { type: "button", class: "db-button", title: "All operations of the space again", onclick: () => give("reset", null) },
+    "Reset edge",
+  );
+  const answer = make("span", { class: "db-about", role: "status" });
+  const steering = make("div", { class: "db-steering" }, answer, reset);
   const terms = make("p", { class: "db-terms" });
   const note = make("p", { class: "db-about" });
   const equation = make("div", { class: "db-equation" });
@@ -397,6 +442,7 @@ function edgePanel(board, chart) {
     { class: "db-card db-edge" },
     make("div", { class: "db-cardhead" }, title, fate),
     bars,
+    steering,
     make("div", { class: "db-formula" }, equation, terms, note),
     chart.head,
     chart.about,
@@ -412,6 +458,16 @@ function edgePanel(board, chart) {
       const fill = make("i", { style: `background:${spec.colours[o]}` });
       const value = make("span", { class: "db-value" });
       const alpha = make("span", { class: "db-alpha", title: "alpha, the number the search learns" });
+      const does = (kind, text, hint) =>
+        make("button", {
+          type: "button",
+          class: "db-act",
+          title: hint,
+          "aria-label": `${text} ${op} on this edge`,
+          onclick: () => give(kind, op),
+        }, text);
+      const pin = does("pin", "Pin", `Only ${op} from the next step on`);
+      const ban = does("ban", "Ban", `No ${op} from the next step on`);
       const row = make(
         "div",
         {
@@ -424,8 +480,9 @@ function edgePanel(board, chart) {
         make("span", { class: "db-bar" }, fill),
         value,
         alpha,
+        make("span", { class: "db-acts" }, pin, ban),
       );
-      return { row, fill, value, alpha };
+      return { row, fill, value, alpha, pin, ban };
     });
     bars.replaceChildren(
       make(
@@ -435,6 +492,7 @@ function edgePanel(board, chart) {
         make("span"),
         make("span", {}, "weight"),
         make("span", {}, "alpha"),
+        make("span", { class: "db-acts" }),
       ),
       ...rows.map((r) => r.row),
     );
@@ -452,14 +510,46 @@ function edgePanel(board, chart) {
     const weights = Array.from(mix.subarray(edge * n, edge * n + n));
     const alphas = board.records?.count ? Array.from(board.alphas(kind).subarray(edge * n, edge * n + n)) : null;
     const whole = weights.reduce((sum, w) => sum + w, 0);
+    const legal = board.legal(kind, edge, board.records?.count ? board.shownStep : Infinity);
+    updateSteering(spec, kind, edge);
     weights.forEach((weight, o) => {
       rows[o].fill.style.transform = `scaleX(${clamp(weight / Math.max(1, whole), 0, 1).toFixed(4)})`;
-      say(rows[o].value, spec.legal[edge][o] ? percent(weight, 1) : "not allowed");
+      say(rows[o].value, legal[o] ? percent(weight, 1) : spec.legal[edge][o] ? "banned" : "not allowed");
       say(rows[o].alpha, alphas ? alphas[o].toFixed(3) : "");
       rows[o].row.classList.toggle("db-dim", Boolean(board.op) && board.op !== spec.ops[o]);
     });
     updateFate(spec, mix, edge);
-    updateFormula(spec, weights, alphas, whole, edge);
+    updateFormula(spec, weights, alphas, whole, edge, legal);
+  }
+
+  function give(kind, op) {
+    board.order({ kind, name: board.edgeName(board.edge.kind, board.edge.index), value: op });
+  }
+
+  /** Buttons only where a search takes orders; each only where it would change something. */
+  function updateSteering(spec, kind, edge) {
+    const takes = board.data.steer && ["running", "paused"].includes(board.stateName);
+    el.classList.toggle("db-steers", takes);
+    const now = board.legal(kind, edge, Infinity);
+    const may = now.filter((ok, o) => ok && spec.ops[o] !== "none").length;
+    rows.forEach(({ pin, ban }, o) => {
+      const none = spec.ops[o] === "none";
+      pin.disabled = none || !spec.legal[edge][o] || (now[o] && now.filter(Boolean).length === 1);
+      ban.disabled = !now[o] || (!none && may === 1);
+    });
+    reset.hidden = !takes || now.every((ok, o) => ok === spec.legal[edge][o]);
+    say(answer, takes || board.asked ? answerTo(board.asked) : "");
+    steering.hidden = reset.hidden && !answer.textContent;
+  }
+
+  function answerTo(asked) {
+    if (!asked || asked.name !== board.edgeName(board.edge.kind, board.edge.index)) return "";
+    const same = (event) =>
+      event.type === "applied" && event.kind === asked.kind && event.name === asked.name && event.value === asked.value;
+    const answered = board.story.events.slice(asked.after).find(same);
+    const words = asked.value ? `${asked.kind} ${asked.value}` : asked.kind;
+    if (!answered) return `${words}: pending`;
+    return answered.accepted ? `${words}: applied at step ${answered.step}` : `${words}: refused, ${answered.reason}`;
   }
 
   function updateFate(spec, mix, edge) {
@@ -468,7 +558,7 @@ function edgePanel(board, chart) {
     say(fate, kept[edge] ? `would be kept as ${spec.ops[best[edge]]}` : "would be dropped");
   }
 
-  function updateFormula(spec, weights, alphas, whole, edge) {
+  function updateFormula(spec, weights, alphas, whole, edge, legal) {
     const order = weights
       .map((_, o) => o)
       .filter((o) => weights[o] >= 0.005)
@@ -486,7 +576,7 @@ function edgePanel(board, chart) {
     ]);
     const rest = weights.filter((w, o) => !order.slice(0, 4).includes(o) && w > 0).length;
     terms.replaceChildren("\u014D(x) = ", ...parts, rest ? ` + ${rest} smaller` : "");
-    const relaxed = alphas ? softmaxFits(weights, alphas, spec.legal[edge], board.temperature) : true;
+    const relaxed = alphas ? softmaxFits(weights, alphas, legal, board.temperature) : true;
     setEquation(relaxed ? (board.temperature === 1 ? "softmax" : "temperature") : "weights");
     const sum =
       Math.abs(whole - 1) < 0.005
@@ -587,8 +677,10 @@ function heatPanel(board) {
       const mix = board.mix(kind);
       const { best, kept } = strongest(spec, mix);
       const n = spec.ops.length;
+      const shut = spec.edges.map((_, e) => board.legal(kind, e, board.records?.count ? board.shownStep : Infinity));
       cells.forEach((cell, i) => {
         const e = Math.floor(i / n);
+        cell.box.classList.toggle("db-shut", !shut[e][i % n]);
         const said = `${cell.edge}: ${cell.op} ${percent(mix[i], 1)}`;
         if (cell.said !== said) {
           cell.said = said;

@@ -92,13 +92,19 @@ def resume(name: str, root: Path) -> Launch:
         return _launch(name, ("resume", name, "--runs", str(root)), threads)
 
 
-def branch(name: str, root: Path, epoch: int, changes: Mapping[str, Any]) -> Launch:
-    """Starts a new run from the checkpoint of an epoch of `name`, with some settings changed."""
+def branch(
+    name: str, root: Path, epoch: int, changes: Mapping[str, Any], orders: Sequence[tuple[str, str, str]] = ()
+) -> Launch:
+    """Starts a new run from the checkpoint of an epoch of `name`, with some settings changed.
+
+    orders: (pin or ban, edge, operation) each, given at its first step.
+    """
     with _guard:
         run = free_name(root, f"{name}-e{epoch}"[:58])
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changes.items()}
         settings = [part for key, text in texts.items() for part in ("--set", f"{key}={text}")]
-        command = ("branch", name, "--epoch", str(epoch), "--name", run, "--runs", str(root), *settings)
+        edges = [part for kind, edge, op in orders for part in (f"--{kind}", f"{edge}={op}")]
+        command = ("branch", name, "--epoch", str(epoch), "--name", run, "--runs", str(root), *settings, *edges)
         return _launch(run, command, spare_cores())
 
 

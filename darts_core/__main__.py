@@ -44,7 +44,7 @@ from darts_core.events import (
 from darts_core.export import EXPORTS, format_named
 from darts_core.export import export as export_bytes
 from darts_core.genotype import Genotype
-from darts_core.legal import ON_EDGES, edge_named
+from darts_core.legal import ON_EDGES, edge_named, row_after
 from darts_core.runs import RunReader, RunWriter, free_group, list_runs, runs_root, send_order
 from darts_core.space import SearchSpace
 from darts_core.zoo import genotype_named, zoo
@@ -179,6 +179,12 @@ def branch(
     weights: Annotated[
         str, typer.Option("--weights", help="parent: go on with its weights; fresh: start anew with its settings.")
     ] = "parent",
+    pin: Annotated[
+        list[str] | None, typer.Option("--pin", metavar="EDGE=OP", help="Pin an operation at its first step.")
+    ] = None,
+    ban: Annotated[
+        list[str] | None, typer.Option("--ban", metavar="EDGE=OP", help="Ban one: --ban normal-0-2=skip_connect.")
+    ] = None,
     name: Name = None,
     runs: Runs = None,
     as_json: Json = False,
@@ -187,11 +193,31 @@ def branch(
     if weights not in ("parent", "fresh"):
         raise BadInput("branch", "weights", f"{weights!r} is neither parent nor fresh", "choose one of them")
     root = runs_root(runs)
+    space = SearchSpace.from_json(RunReader(root, run).info["space"], f"run {run}")
+    given = _on_edges(space, {"pin": pin, "ban": ban})
     writer = make_branch(
         root, RunReader(root, run), epoch, _assignments(set_), name, sys.argv, fresh=weights == "fresh"
     )
     config = SearchConfig.from_dict(writer.info["config"])
+    for kind, edge, op in given:  # as files, so that they are not lost if the process dies before its first step
+        send_order(root, writer.name, kind, name=edge, value=op)
     raise typer.Exit(_run(writer, config, as_json, quiet=not sys.stdout.isatty() and not as_json))
+
+
+def _on_edges(space: SearchSpace, asked: Mapping[str, Sequence[str] | None]) -> list[tuple[str, str, str]]:
+    """Orders about edges, (kind, edge, operation) each, checked against the space."""
+    found = []
+    for kind, pairs in asked.items():
+        for pair in pairs or ():
+            edge, equals, op = pair.partition("=")
+            if not equals:
+                fix = f"for example --{kind} normal-0-2=skip_connect"
+                raise BadInput("command line", f"--{kind}", f"{pair[:60]!r} is not EDGE=OP", fix)
+            cells, index = edge_named(space, edge)
+            cell = space.cells[cells]
+            row_after(cell, index, cell.legal_array()[index], kind, op)
+            found.append((kind, edge, op))
+    return found
 
 
 @app.command()

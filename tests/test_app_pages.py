@@ -108,7 +108,7 @@ def test_steering_sends_what_differs_and_only_that(running: runs.RunWriter) -> N
     test.session_state["panel-Steer"] = True
     test.run()
     field = next(number for number in test.number_input if number.key == "steer-live-one-a_lr")
-    assert field.value == pytest.approx(0.1)
+    assert field.value == pytest.approx(PRESETS["collapse"].config().a_lr)
     field.set_value(0.02)
     next(button for button in test.button if button.label == "Apply").click().run()
     (order,) = running.orders()

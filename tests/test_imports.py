@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A room imports from rooms in earlier lines and from its own. Rooms of one line may import one another.
 PLAIN = [
     {"errors", "seeds", "io", "space", "genotype", "config", "events", "derive", "legal", "zoo", "truth"},
+    {"cures"},
     {"runs"},
     {"view"},
     {"export"},

@@ -6,11 +6,11 @@
    mountRibbon(host, {onEdge, onOp}) -> {update, select, highlight, svg, destroy}
      onEdge(edge)         a person chose an edge by click, Enter or Space
      onOp(op | null)      a person points at a stripe of this operation, or at none any more
-   update({layout, edges, states, ops, colours, weights, kept, tween, alt})
+   update({layout, edges, states, ops, colours, weights, kept, held, tween, alt})
      layout   boxes and lines of darts_core/view/layout.py     edges   [[source, target], ...]
      states   names of the states, for labels                  weights row-major (edges x ops), any array of numbers
      kept     per edge true or false, or null: others fade     tween   milliseconds; 0 jumps
-     alt      what the drawing is, "Normal cell"
+     alt      what the drawing is, "Normal cell"            held    per edge what was pinned or banned on it, or ""
 */
 function mountRibbon(host, options = {}) {
   const SVG = "http://www.w3.org/2000/svg";
@@ -67,6 +67,8 @@ function mountRibbon(host, options = {}) {
     root = element("svg", { viewBox: `0 0 ${layout.width} ${layout.height}`, class: "rb", role: "group" }, host);
     const under = element("g", {}, root);
     parts = edges.map((edge, e) => buildEdge(e, curveOf(layout.lines[e]), ops, colours, under));
+    const badges = element("g", { class: "rb-badges", "aria-hidden": "true" }, root);
+    parts.forEach((part) => (part.badge = buildBadge(part.curve, badges)));
     const boxes = element("g", { class: "rb-boxes", "aria-hidden": "true" }, root);
     layout.boxes.forEach((box) => buildBox(box, boxes));
     root.addEventListener("pointerover", (event) => options.onOp?.(event.target.dataset?.op ?? null));
@@ -91,7 +93,16 @@ function mountRibbon(host, options = {}) {
       event.stopPropagation();
       pick(e);
     });
-    return { group, bands, title, curve, drawn: new Float64Array(ops.length).fill(-1) };
+    return { group, bands, title, curve, badge: null, drawn: new Float64Array(ops.length).fill(-1) };
+  }
+
+  /** A small lock a third along the edge, for edges that were pinned or banned by hand; above all ribbons. */
+  function buildBadge(curve, parent) {
+    const { x, y } = curve[Math.floor(SAMPLES / 3)];
+    const badge = element("g", { class: "rb-held", transform: `translate(${round(x)},${round(y)})` }, parent);
+    element("circle", { r: 9, class: "rb-box" }, badge);
+    element("path", { d: "M-3.2,-0.8V4.4H3.2V-0.8ZM-2,-0.8V-2.6A2,2.4 0 0 1 2,-2.6V-0.8", class: "rb-lock" }, badge);
+    return badge;
   }
 
   function buildBox(box, parent) {
@@ -180,7 +191,9 @@ function mountRibbon(host, options = {}) {
       const total = row.reduce((sum, weight) => sum + weight, 0);
       const sum = Math.abs(total - 1) < 0.005 ? "" : ` (weights sum to ${total.toFixed(2)})`;
       const [source, end] = data.edges[e].map((state) => data.states[state]);
-      const sentence = `Edge ${source} to ${end}: ${said}${sum}`;
+      const held = data.held?.[e] ? `, ${data.held[e]} by hand` : "";
+      part.badge.classList.toggle("rb-on", Boolean(held));
+      const sentence = `Edge ${source} to ${end}: ${said}${sum}${held}`;
       if (part.title.textContent === sentence) return;
       part.title.textContent = sentence;
       part.group.setAttribute("aria-label", sentence);
@@ -215,7 +228,7 @@ function mountRibbon(host, options = {}) {
     const copy = root.cloneNode(true);
     const originals = root.querySelectorAll("*");
     copy.querySelectorAll("*").forEach((node, i) => inline(node, getComputedStyle(originals[i])));
-    copy.querySelectorAll(".rb-pick, .rb-halo").forEach((node) => node.remove());
+    copy.querySelectorAll(".rb-pick, .rb-halo, .rb-held:not(.rb-on)").forEach((node) => node.remove());
     const { width, height } = data.layout;
     const ground = element("rect", {
       width,

@@ -105,6 +105,59 @@ def marks(events: Events) -> list[Mark]:
     return sorted(found, key=lambda mark: mark.step)
 
 
+class Relative(NamedTuple):
+    """A run in a family of branches: how far from the first of them, and where it left its parent."""
+
+    name: str
+    depth: int
+    epoch: int | None  # finished epochs of its parent where it began; None for the first
+
+
+def family(parents: Mapping[str, Mapping[str, Any] | None], run: str) -> list[Relative]:
+    """The branches that `run` belongs to, each below its parent, earlier ones first.
+
+    Args:
+        parents: every known run -> "parent" of its run.json. A parent that is gone still heads its branches.
+    """
+    children: dict[str, list[tuple[int, str]]] = {}
+    for name, parent in parents.items():
+        if parent is not None:
+            children.setdefault(str(parent["run"]), []).append((int(parent["epoch"]), name))
+    first, seen = run, {run}
+    while (parent := parents.get(first)) is not None and parent["run"] not in seen:
+        first = str(parent["run"])
+        seen.add(first)
+    found: list[Relative] = []
+
+    def tell(name: str, depth: int, epoch: int | None) -> None:
+        if any(known.name == name for known in found):  # a folder may claim what it likes: no circles
+            return
+        found.append(Relative(name, depth, epoch))
+        for began, child in sorted(children.get(name, ())):
+            tell(child, depth + 1, began)
+
+    tell(first, 0, None)
+    return found
+
+
+def before_worse(events: Events) -> int | None:
+    """Finished epochs before a search last stopped being healthy; None where it never did."""
+    worse, before = None, "healthy"
+    for event in events:
+        if event["type"] == "epoch":
+            level = event["collapse"].get("level", "healthy")
+            if level != "healthy" and before == "healthy":
+                worse = int(event["epoch"])
+            before = level
+    return worse
+
+
+def ranges(events: Events) -> dict[str, tuple[float, float]]:
+    """Lowest and highest value of each probe over a run."""
+    found = {name.removeprefix("probe:"): column for name, column in probes(events).items() if name != "probe_step"}
+    return {n: (float(np.nanmin(c)), float(np.nanmax(c))) for n, c in found.items() if np.isfinite(c).any()}
+
+
 def mixes_at(steps: np.ndarray, index: int, space: SearchSpace) -> dict[str, np.ndarray]:
     """kind -> (edges, ops), the mix of one record."""
     return {kind: np.asarray(steps[f"mix.{kind}"][index], dtype=float) for kind in space.cells}

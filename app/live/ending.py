@@ -1,0 +1,114 @@
+"""When a search is over: why it broke and how to go on, its cell, and the files to take away."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from app import process, stream
+from app.choose import trouble
+from app.words import escaped, in_words
+from darts_core import runs
+from darts_core.errors import BadInput
+from darts_core.genotype import Genotype
+from darts_core.view import dot, svg
+
+Events = Sequence[Mapping[str, Any]]
+
+
+@st.fragment(run_every=1.0)
+def broken(name: str, ours: bool) -> None:
+    """A search that ended before its time: why, where, and how to go on."""
+    source = stream.feed(name)
+    status = source.status()
+    launch = process.launched(name)
+    resumed = launch if launch and launch.command[3:4] == ("resume",) else None
+    if resumed and resumed.process.poll() is None:
+        st.info(f"Resuming from the last checkpoint, {resumed.seconds:.0f} s", icon=":material/restart_alt:")
+        return
+    with st.container(border=True):
+        ended = "failed" if status["state"] == "failed" else "was interrupted"
+        why = escaped(status["message"])
+        st.error(f"**This search {ended} after step {status['step']:,}.** {why}", icon=":material/error:")
+        if refusal := resumed.refusal() if resumed else None:
+            st.caption("The last try to resume it ended with:")
+            st.text(refusal)
+        if ours:
+            st.caption("Nothing up to that step is lost. Resume from the last checkpoint here, or in a terminal:")
+            if st.button("Resume", type="primary", icon=":material/restart_alt:", key="resume"):
+                try:
+                    process.resume(name, runs.runs_root())
+                except BadInput as problem:
+                    trouble(problem)
+                st.rerun(scope="fragment")
+            root = str(runs.runs_root())
+            command = (Path(sys.executable).name, "-m", "darts_core", "resume", name, "--runs", root)
+            st.code(shlex.join(command), language=None, wrap_lines=True)
+        if tail := source.reader.log_tail(15):
+            with st.expander("Last lines of its log"):
+                st.code(tail, language=None, wrap_lines=True)
+
+
+EXPORTS = {
+    "genotype.json": ("Genotype (JSON)", "application/json", lambda cell: cell.dumps()),
+    "genotype.txt": ("DARTS text", "text/plain", lambda cell: cell.text()),
+    "cell.svg": ("SVG", "image/svg+xml", svg.genotype_svg),
+    "cell.pdf": ("PDF", "application/pdf", lambda cell: dot.render(dot.genotype_dot(cell), "pdf")),
+    "cell.png": ("PNG", "image/png", lambda cell: dot.render(dot.genotype_dot(cell), "png")),
+    "cell.dot": ("DOT", "text/vnd.graphviz", lambda cell: dot.genotype_dot(cell)),
+}
+
+
+def export(data: Mapping[str, Any], file: str) -> bytes:
+    """The bytes of a download; runs on a worker thread, so it touches no page."""
+    made = EXPORTS[file][2](Genotype.from_json(data))
+    return made.encode() if isinstance(made, str) else made
+
+
+def downloads(name: str, data: Mapping[str, Any]) -> None:
+    with st.container(horizontal=True, gap="small"):
+        for file, (title, mime, _) in EXPORTS.items():
+            st.download_button(
+                title,
+                partial(export, data, file),
+                f"{name}-{file}",
+                mime,
+                on_click="ignore",
+                icon=":material/download:",
+                key=f"download-{file}",
+            )
+
+
+def newest_cell(events: Events) -> Mapping[str, Any] | None:
+    """The last event that holds a genotype: the result, else that of the last epoch."""
+    return next((event for event in reversed(events) if event["type"] in ("result", "epoch")), None)
+
+
+def drawing(name: str, found: Mapping[str, Any]) -> None:
+    """The cell of an event as a picture."""
+    try:
+        genotype = Genotype.from_json(found["genotype"], name)
+        picture = svg.genotype_svg(genotype)
+    except BadInput as problem:
+        trouble(problem)
+        return
+    title = "The derived cell" if found["type"] == "result" else f"The cell after {found['epoch'] + 1} epochs"
+    st.subheader(title, anchor=False)
+    st.image(picture, width="stretch", alt=in_words(genotype))
+
+
+def cell_so_far(name: str) -> None:
+    """The newest cell to take away: that of the result, else the one that the last epoch would derive."""
+    found = newest_cell(stream.feed(name).told())
+    if found is None:
+        st.caption("There is a first cell after the first epoch.")
+        return
+    if found["type"] == "epoch":
+        drawing(name, found)
+    downloads(name, found["genotype"])

@@ -1,0 +1,114 @@
+"""Starting a search: the cards, all settings, and the first moments of the process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from app import process, stream
+from app.choose import mine, trouble
+from app.forms import ask_all
+from app.words import about, preset_of
+from darts_core import runs
+from darts_core.config import PRESETS, SearchConfig, catalogue, settings_of
+from darts_core.errors import BadInput
+
+LOG_AFTER = 15.0  # seconds of starting, after which the page shows what the process printed
+
+
+def show(name: str) -> None:
+    """Makes `name` the run of this page; the view of another run's steps is dropped."""
+    for part in ("edge", "step"):
+        st.query_params.pop(part, None)
+    st.query_params["run"] = name
+
+
+def start(config: SearchConfig) -> None:
+    """Starts a search and shows it."""
+    try:
+        launch = process.start(config.to_dict(), runs.runs_root())
+    except BadInput as problem:
+        trouble(problem)
+        return
+    show(launch.name)
+    st.rerun()
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def took(root: str, name: str, created: float) -> tuple[dict[str, Any], float] | None:
+    """The configuration of a finished run and the seconds it took; `created` tells runs of one name apart."""
+    try:
+        reader = runs.RunReader(root, name)
+        events, _ = reader.events(0)
+    except BadInput:
+        return None
+    return (reader.info["config"], events[-1]["time"] - created) if events else None
+
+
+def seconds_here(preset: str) -> tuple[float | None, str]:
+    """How long a preset takes: measured on this machine when it ran here before, else the table's estimate."""
+    for run in [run for run in mine() if run.state == "finished"][:10]:
+        measured = took(str(runs.runs_root()), run.name, run.created)
+        if measured and preset_of(measured[0]) == preset:
+            return measured[1], "as the last time on this machine"
+    return PRESETS[preset].seconds, "estimated for 2 cores"
+
+
+def new_search() -> None:
+    """The cards, and behind them all settings."""
+    st.subheader("New search", anchor=False)
+    names = list(PRESETS)
+    chosen = st.radio(
+        "Preset",
+        names,
+        index=names.index("laptop"),
+        format_func=lambda name: f"**{PRESETS[name].title}** · {about(PRESETS[name].seconds)}",
+        captions=[PRESETS[name].doc for name in names],
+        label_visibility="collapsed",
+        key="preset",
+    )
+    seconds, known = seconds_here(chosen)
+    if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch", key="start"):
+        start(PRESETS[chosen].watched())
+    busy = sum(run.state == "running" for run in mine())
+    shared = f" {busy} other {'search shares' if busy == 1 else 'searches share'} the cores now." if busy else ""
+    st.caption((f"{about(seconds).capitalize()}, {known}." if seconds else "Hours without a GPU.") + shared)
+    with st.expander("All settings"), st.form(f"settings-{chosen}", border=False):
+        values = PRESETS[chosen].watched().to_dict()
+        choices = {"dataset": catalogue()["datasets"], "strategy": catalogue()["strategies"]}
+        options = settings_of(str(values["strategy"]))
+        said = ask_all(options, values, chosen, choices)
+        if st.form_submit_button("Start with these settings", type="primary", width="stretch"):
+            try:
+                config = SearchConfig.from_dict(said)
+            except BadInput as problem:
+                trouble(problem)
+            else:
+                start(config)
+
+
+@st.fragment(run_every=0.5)
+def waiting_for_folder(name: str, launch: process.Launch) -> None:
+    """The first moments of a start, before its run folder is there."""
+    if (runs.runs_root() / name / "run.json").is_file():
+        st.rerun()
+    refusal = launch.refusal()
+    if refusal is not None:
+        st.error("**The search did not start.**", icon=":material/error:")
+        st.text(refusal)
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.badge("starting", color="blue")
+        st.text(f"A process of its own is starting, {launch.seconds:.0f} s", width="content")
+    if launch.seconds > LOG_AFTER:
+        st.code(launch.printed(4000) or "(nothing was printed yet)", language=None, wrap_lines=True)
+
+
+def long_start(name: str, seconds: float) -> None:
+    """What a search that takes long to start has printed so far. The board shows its stages."""
+    if seconds < LOG_AFTER:
+        return
+    reader = stream.feed(name).reader
+    st.caption(f"It has been starting for {seconds:.0f} s. What it printed so far:")
+    st.code(reader.log_tail(12) or "(nothing)", language=None, wrap_lines=True)
