@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from darts_core import commands, io
-from darts_core.config import PRESETS, SearchConfig, preset_named, settings_of
+from darts_core import commands, io, net_commands
+from darts_core.config import EVALUATE, PRESETS, SearchConfig, preset_named, settings_of
 from darts_core.derive import RULES, THRESHOLD, derive_by, readings
 from darts_core.drive import branch as make_branch
 from darts_core.drive import drive, new_run, settings_in
@@ -365,6 +365,17 @@ def settings(strategy: Annotated[str, typer.Option("--strategy")] = "darts") -> 
     )
 
 
+net_commands.add_to(
+    app,
+    net_commands.Parts(
+        console,
+        lambda writer, config, as_json, quiet: _run(writer, config, as_json, quiet),
+        lambda reader, step: _genotype_of(reader, step),
+        lambda pairs: _assignments(pairs),
+        lambda text: _seed_numbers(text),
+    ),
+)
+
 # -- parts
 
 
@@ -380,7 +391,7 @@ def _run(
     reader = RunReader(root, name)
     status = reader.status()
     genotype = _genotype_of(reader, None) if status.step and status.state in ("finished", "stopped") else None
-    if genotype is not None:
+    if genotype is not None and config.strategy != EVALUATE:
         _draw(genotype)
     if status.state == "interrupted":
         console.print(
@@ -427,6 +438,10 @@ def said(event: Step | Line) -> str:
             return f"{event.name}: {event.message}"
         case Epoch():
             m, c = event.metrics, event.collapse
+            if "entropy" not in event.probes:  # nothing is searched
+                held = f", validation {m['valid_accuracy']:.3f}" if "valid_accuracy" in m else ""
+                learned = f"training loss {m.get('train_loss', 0):.3f}, accuracy {m.get('train_accuracy', 0):.3f}"
+                return f"epoch {event.epoch + 1:3d}: {learned}{held}, {event.seconds:.1f} s"
             eigen = f", eigenvalue {event.probes['eigenvalue']:.2f}" if "eigenvalue" in event.probes else ""
             return (
                 f"epoch {event.epoch + 1:3d}: training accuracy {m.get('train_accuracy', 0):.3f}, "
@@ -444,7 +459,10 @@ def said(event: Step | Line) -> str:
         case Trained():
             what = {"supernet": "supernet as searched", "pruned": "pruned at once, not retrained"}.get(event.role)
             what = what or f"{event.role} cell {event.index + 1}, trained {event.epochs} epochs from scratch"
-            accuracy = f"test accuracy {event.test_accuracy or 0:.3f}"
+            held = event.test_accuracy is None  # chosen by validation: the test images are for the end
+            accuracy = (
+                f"validation accuracy {event.accuracy:.3f}" if held else f"test accuracy {event.test_accuracy:.3f}"
+            )
             return f"{what}: {accuracy} ({event.parameters:,} parameters, {event.seconds:.1f} s)"
         case Result():
             return f"result after step {event.step}" + (" (stopped)" if event.stopped else "")

@@ -17,11 +17,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from darts_core import io
 from darts_core.errors import BadInput, unknown
+from darts_core.genotype import Genotype, space_of
 from darts_core.space import MAX_NODES, SPACES, SearchSpace, space_named
+from darts_core.zoo import published
 
 Scalar = str | int | float | bool
 HERE = "settings"
+SEARCH_ONLY = ("space", "nodes", "backend", "label_noise")  # settings without a meaning where nothing is searched
+EVALUATE = "evaluate"  # the strategy that searches nothing: it trains one cell from scratch (`training.py`)
 
 
 @dataclass(frozen=True)
@@ -207,8 +212,7 @@ class SearchConfig:
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
             object.__setattr__(self, name, setting.check(getattr(self, name)))
-        if self.strategy not in catalogue()["strategies"]:
-            raise unknown(HERE, "strategy", self.strategy, catalogue()["strategies"])
+        options_of(self.strategy)  # raises for a strategy that there is not
         if self.dataset not in catalogue()["datasets"]:
             raise unknown(HERE, "data set", self.dataset, catalogue()["datasets"])
         known = options_of(self.strategy)
@@ -252,9 +256,7 @@ class SearchConfig:
                 where, "configuration", "is not an object of names and values", 'for example {"dataset": "digits"}'
             )
         strategy = str(SETTINGS["strategy"].check(data.get("strategy", "darts"), where))
-        if strategy not in catalogue()["strategies"]:
-            raise unknown(where, "strategy", str(strategy), catalogue()["strategies"])
-        options = options_of(strategy)
+        options = options_of(strategy, where)
         settings, chosen = {}, {}
         for name, value in data.items():
             if name in SETTINGS:
@@ -277,7 +279,20 @@ class SearchConfig:
         return SearchConfig.from_dict({**data, **changes})
 
     def search_space(self) -> SearchSpace:
+        if self.strategy == EVALUATE:
+            return space_of(self.genotype())
         return space_named(self.space, self.nodes or None, reduce=self.reductions != "none")
+
+    def genotype(self) -> Genotype:
+        """The cell that an evaluation trains: its option `genotype`, JSON or the name of a released cell.
+
+        Raises:
+            BadInput: it is neither, or this is a search.
+        """
+        text = str(self.options.get("genotype", ""))
+        if text.startswith("{"):
+            return Genotype.from_json(io.loads(text.encode(), "genotype"), "genotype")
+        return published(text).genotype
 
     def reduction_cells(self) -> tuple[int, ...]:
         """0-based indices of the reduction cells; thirds are L//3 and 2L//3 as in the paper."""
@@ -315,22 +330,25 @@ def catalogue() -> dict[str, Any]:
 
 
 @cache
-def options_of(strategy: str) -> Mapping[str, Setting]:
+def options_of(strategy: str, where: str = HERE) -> Mapping[str, Setting]:
     """The options that a strategy adds to the settings, by name.
 
     Raises:
         BadInput: the strategy is unknown.
     """
     strategies = catalogue()["strategies"]
-    if strategy not in strategies:
-        raise unknown(HERE, "strategy", strategy, strategies)
-    rows = strategies[strategy]["options"]
-    return {row["name"]: Setting(**{**row, "choices": tuple(row["choices"])}) for row in rows}
+    entry = catalogue()["training"] if strategy == EVALUATE else strategies.get(strategy)
+    if entry is None:
+        raise unknown(where, "strategy", strategy, strategies)
+    return {row["name"]: Setting(**{**row, "choices": tuple(row["choices"])}) for row in entry["options"]}
 
 
 def settings_of(strategy: str) -> Mapping[str, Setting]:
     """All flat names of a search with this strategy: the settings, then the strategy's options."""
-    return {**SETTINGS, **options_of(strategy)}
+    known = SETTINGS
+    if strategy == EVALUATE:  # nothing is searched
+        known = {n: s for n, s in SETTINGS.items() if s.group not in ("alphas", "probes") and n not in SEARCH_ONLY}
+    return {**known, **options_of(strategy)}
 
 
 def steerable(strategy: str) -> Mapping[str, Setting]:

@@ -19,8 +19,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from darts_core import io
-from darts_core.config import SearchConfig, spare_cores
+from darts_core.config import EVALUATE, SearchConfig, spare_cores
 from darts_core.errors import BadInput, one_line
+from darts_core.evaluation import title_of
 from darts_core.events import (
     STEP_METRICS,
     Applied,
@@ -40,6 +41,7 @@ from darts_core.runs import Layout, RunReader, RunWriter, epoch_file, step_file
 
 if TYPE_CHECKING:
     from darts_core.search.state import State
+    from darts_core.space import SearchSpace
     from darts_core.tasks import ImageTask
 
 Say = Callable[[Step | Line], None]
@@ -64,6 +66,7 @@ def new_run(
         BadInput: a run of this name exists, or the folder cannot be written.
     """
     space = config.search_space()
+    title = title or (title_of(config) if config.strategy == EVALUATE else "")
     info = {
         "config": config.to_dict(),
         "space": space.to_json(),
@@ -77,13 +80,21 @@ def new_run(
         "cpu": platform.processor() or platform.machine(),
         "deterministic": config.device in ("auto", "cpu"),
         "command": list(command),
-        "layout": Layout.of(STEP_METRICS, space).to_json(),
+        "layout": _record_layout(config, space).to_json(),
         **({"title": title[:200]} if title else {}),
         **({"group": group} if group else {}),
     }
     if name:
         return RunWriter.create(root, name, info)
     return RunWriter.create_free(root, f"{config.dataset}-{config.strategy}".replace(".", "-"), info)
+
+
+def _record_layout(config: SearchConfig, space: SearchSpace) -> Layout:
+    """What each step records. An evaluation has no alphas; its mix says which operation each edge has, for pictures."""
+    layout = Layout.of(STEP_METRICS, space)
+    if config.strategy != EVALUATE:
+        return layout
+    return Layout(layout.metrics, tuple((n, shape) for n, shape in layout.tensors if n.startswith("mix.")))
 
 
 def versions() -> dict[str, str]:
@@ -242,14 +253,18 @@ def _search(
     threads = int(writer.info["threads"])
     torch.set_num_threads(threads)
     level = torch.backends.cpu.get_cpu_capability()
-    backend, why = _backend(config.backend, _backend_before(writer), device.type)
-    if backend != "reference" and not covers(config.search_space()):
-        backend, why = "reference", " (this space has no faster form)"
-    config = config.with_(backend=backend)
-    words = f"torch {torch.__version__} on {device}, {threads} CPU threads, {level}; {backend} supernet{why}"
+    words = f"torch {torch.__version__} on {device}, {threads} CPU threads, {level}"
+    if config.strategy == EVALUATE:
+        backend = config.backend  # there is no supernet
+    else:
+        backend, why = _backend(config.backend, _backend_before(writer), device.type)
+        if backend != "reference" and not covers(config.search_space()):
+            backend, why = "reference", " (this space has no faster form)"
+        config = config.with_(backend=backend)
+        words += f"; {backend} supernet{why}"
     tell(Phase("torch", words))
     task = image_task(config, device)
-    tell(Phase("data", ". ".join([_described(task), *task.images.notes])))
+    tell(Phase("data", task.described()))
 
     start, replayed = _start(writer, say)
     if start is not None:
@@ -321,15 +336,6 @@ def _backend(wanted: str, before: str, device: str) -> tuple[str, str]:
     return "compiled", ""
 
 
-def _described(task: ImageTask) -> str:
-    images = task.images
-    count, channels, height, width = images.train.shape
-    return (
-        f"{images.name}: {count} training and {len(images.test)} test images of {channels}x{height}x{width}, "
-        f"{len(images.classes)} classes"
-    )
-
-
 def _start(writer: RunWriter, say: Say) -> tuple[State | None, Mapping[int, list[Order]]]:
     """Where to begin: nowhere yet, at the parent's checkpoint of a branch, or at the last good one of a run resumed."""
     from darts_core.search.state import from_bytes
@@ -360,6 +366,9 @@ def _evaluate(
 ) -> dict[str, Any]:
     """The discretisation gap and the cells trained from scratch; what an earlier process trained is not done again."""
     from darts_core import evaluate
+
+    if config.strategy == EVALUATE:
+        return evaluate.worth(task, config, state, result)
     from darts_core.search.bilevel import supernet_of
     from darts_core.search.method import Moment
     from darts_core.strategies import method_of

@@ -19,7 +19,8 @@ from torch import nn
 from darts_core.config import SearchConfig
 from darts_core.data.plan import Split
 from darts_core.derive import kept_edges, one_hot
-from darts_core.events import Trained
+from darts_core.errors import BadInput
+from darts_core.events import Result, Trained
 from darts_core.genotype import Genotype, random_genotype
 from darts_core.mix import Mix
 from darts_core.nets.fixed import parameters
@@ -27,7 +28,8 @@ from darts_core.optimise import Momentum, clipped
 from darts_core.search.bilevel import VALIDATE_AT_MOST
 from darts_core.search.state import State
 from darts_core.seeds import seed
-from darts_core.tasks import ImageTask, as_mix
+from darts_core.tasks import ImageTask, as_mix, image_task
+from darts_core.training import network
 
 
 def compare(
@@ -144,6 +146,81 @@ def accuracy(task: ImageTask, net: nn.Module, split: Split) -> float:
         total += len(labels)
     net.train()
     return right / total
+
+
+def worth(task: ImageTask, config: SearchConfig, state: State, result: Result) -> dict[str, Any]:
+    """What an evaluation says at its end: accuracy, size, multiply-adds and measured time of the network it trained."""
+    net: Any = network(task, config)
+    net.load_state_dict({name: t.to(task.device) for name, t in state.weights.items()})
+    metrics = result.metrics
+    on = "test" if config.options["train_on"] == "all" else "valid"
+    found = {f"{on}_{name}": metrics[f"valid_{name}"] for name in ("loss", "accuracy") if f"valid_{name}" in metrics}
+    return {**found, **cost(net, task.shape, task.device)}
+
+
+def cost(net: nn.Module, shape: tuple[int, int, int], device: torch.device, seconds: float = 1.0) -> dict[str, float]:
+    """{"parameters", "multiply_adds", "latency_ms"} of a network in evaluation mode.
+
+    Multiply-adds are those of convolutions and linear layers for one image, an auxiliary head left out (DARTS_V2 at
+    CIFAR size: 528,359,040). Latency is the median time of one image alone, after a warm-up, within `seconds`.
+    """
+    times: list[float] = []
+    image = torch.zeros((1, *shape), device=device)
+    before = net.training
+    net.eval()
+    with torch.no_grad():
+        adds = multiply_adds(net, image)
+        end = time.perf_counter() + seconds
+        while len(times) < 5 or (time.perf_counter() < end and len(times) < 200):
+            began = time.perf_counter()
+            net(image)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(1000 * (time.perf_counter() - began))
+    net.train(before)
+    later = sorted(times[2:])
+    return {"parameters": parameters(net), "multiply_adds": adds, "latency_ms": later[len(later) // 2]}
+
+
+def matched(config: SearchConfig, size: int) -> int:
+    """The number of channels with which the network of an evaluation comes closest to `size` parameters.
+
+    Raises:
+        BadInput: even the narrowest or the widest one is more than a quarter away from it.
+    """
+    task = image_task(config, torch.device("cpu"))
+    found = {}
+    for channels in range(2, 257, 2):
+        other = ImageTask.__new__(type(task))  # the same data at another width, on no device: only counted
+        other.__dict__.update(task.__dict__, config=config.with_(channels=channels), device=torch.device("meta"))
+        with torch.device("meta"):
+            found[channels] = parameters(network(other, other.config))
+        if found[channels] > size:
+            break
+    best = min(found, key=lambda channels: abs(found[channels] - size))
+    if abs(found[best] - size) > size / 4:
+        what = f"no width gives about {size:,} parameters; {best} channels give {found[best]:,}"
+        raise BadInput("evaluate", "parameters", what, "change cells, or ask for another size")
+    return best
+
+
+def multiply_adds(net: nn.Module, image: torch.Tensor) -> int:
+    """Multiplications of all convolutions and linear layers that one forward pass of `image` (1, C, H, W) makes."""
+    counted = 0
+
+    def count(module: Any, given: Any, out: torch.Tensor) -> None:
+        nonlocal counted
+        each = module.weight[0].numel()  # per output value: channels in * kernel, or features in
+        counted += out[0].numel() * each
+
+    kinds = (nn.Conv2d, nn.Linear)
+    hooks = [m.register_forward_hook(count) for m in net.modules() if isinstance(m, kinds)]
+    try:
+        net(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counted
 
 
 def summary(trained: Sequence[Trained]) -> dict[str, Any]:

@@ -161,6 +161,30 @@ class Genotype:
         return json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
 
 
+def space_of(genotype: Genotype) -> SearchSpace:
+    """A genotype as a space that holds it alone: its edges, and on each the operations that it has there.
+
+    So whatever can draw or describe a search can draw a fixed cell.
+
+    Raises:
+        BadInput: a kind of cell has no operation at all.
+    """
+    return SearchSpace(genotype.space, {kind: _spec_of(cell, kind) for kind, cell in genotype.cells.items()})
+
+
+def _spec_of(cell: CellGenes, kind: str) -> CellSpec:
+    held: dict[tuple[int, int], set[str]] = {}
+    for node, genes in enumerate(cell.nodes):
+        for gene in genes:
+            held.setdefault((gene.source, cell.inputs + node), set()).add(gene.op)
+    if not held:
+        raise BadInput("genotype", f"cells.{kind}", "holds no operation at all", "give a cell that computes something")
+    edges = tuple(sorted(held, key=lambda edge: (edge[1], edge[0])))
+    ops = tuple(op for op in KNOWN_OPS if any(op in there for there in held.values()))
+    legal = tuple(tuple(op in held[edge] for op in ops) for edge in edges)
+    return CellSpec(cell.inputs, len(cell.nodes), ops, edges, legal, None, cell.output)
+
+
 def random_genotype(space: SearchSpace, rng: random.Random) -> Genotype:
     """A cell drawn uniformly: per node `keep` of its edges, on each a legal operation other than `none`.
 

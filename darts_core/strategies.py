@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from darts_core.config import SearchConfig
+from darts_core.config import EVALUATE, SearchConfig
 from darts_core.data import DATASETS
 from darts_core.errors import unknown
 from darts_core.methods.darts import darts
 from darts_core.search.bilevel import Strategy, bilevel
 from darts_core.search.method import Method
 from darts_core.search.option import options
+from darts_core.training import training, training_strategy
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ def strategy_named(name: str) -> Strategy:
     Raises:
         BadInput: there is none.
     """
+    if name == EVALUATE:
+        return training_strategy
     if name not in STRATEGIES:
         raise unknown("settings", "strategy", name, STRATEGIES)
     return STRATEGIES[name].strategy
@@ -53,7 +56,12 @@ def catalogue() -> dict[str, Any]:
         name: {"doc": _first_line(entry.factory), "options": options(entry.factory)}
         for name, entry in STRATEGIES.items()
     }
-    return {"strategies": methods, "datasets": {name: {"doc": source.doc} for name, source in DATASETS.items()}}
+    fixed = tuple(row["name"] for row in options(training))
+    return {
+        "strategies": methods,
+        "training": {"doc": _first_line(training), "options": options(training, fixed)},
+        "datasets": {name: {"doc": source.doc} for name, source in DATASETS.items()},
+    }
 
 
 def _first_line(factory: Callable[..., Any]) -> str:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from darts_core.config import SearchConfig
-from darts_core.data import Images, Plan
+from darts_core.data import Images, Plan, Stream
 from darts_core.data.plan import Split
+from darts_core.errors import BadInput
 from darts_core.genotype import Genotype
 from darts_core.mix import Mix
 from darts_core.nets.bench201 import BenchNetwork, BenchSupernet
@@ -92,11 +93,33 @@ class ImageTask:
             dtype=dtype,
         )
 
-    def _layout(self, more_cells: int = 0) -> dict[str, Any]:
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image."""
+        _, channels, height, width = self.images.train.shape
+        return channels, height, width
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.images.classes
+
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel that batches are normalised by, of values from 0 to 1."""
+        return self.images.mean, self.images.std
+
+    def described(self) -> str:
+        """What is learned from, in words, with what was done to it."""
+        count, channels, height, width = self.images.train.shape
+        said = f"{count} training and {len(self.images.test)} test images of {channels}x{height}x{width}"
+        return ". ".join([f"{self.images.name}: {said}, {len(self.classes)} classes", *self.images.notes])
+
+    def layout(self, more_cells: int = 0) -> dict[str, Any]:
+        """How cells are stacked, as keyword arguments of supernets and networks."""
         c = self.config.with_(cells=self.config.cells + more_cells) if more_cells else self.config
         return {
-            "image_channels": self.images.train.shape[1],
-            "classes": len(self.images.classes),
+            "image_channels": self.shape[0],
+            "classes": len(self.classes),
             "channels": c.channels,
             "cells": c.cells,
             "reductions": c.reduction_cells(),
@@ -120,7 +143,7 @@ class ImageTask:
         """
         one_input = any(cell.inputs == 1 for cell in space.cells.values())
         kind: Any = BenchSupernet if one_input else Supernet
-        reference = kind(space, **self._layout(more_cells), **net).to(self.device, self.dtype)
+        reference = kind(space, **self.layout(more_cells), **net).to(self.device, self.dtype)
         if self.config.backend == "reference" or not covers(space):
             return reference
         if self.config.backend == "compiled" and not CANNOT & set(net):
@@ -128,10 +151,11 @@ class ImageTask:
         second = bool(self.config.hessian_every) or self.config.options.get("order") == "exact"
         return FastSupernet(reference, twice=second)
 
-    def network(self, genotype: Genotype) -> Network | BenchNetwork:
+    def network(self, genotype: Genotype, **net: Any) -> Network | BenchNetwork:
+        """The network of a derived cell; `net` are further arguments of `Network`."""
         one_input = any(cell.inputs == 1 for cell in genotype.cells.values())
         kind: Any = BenchNetwork if one_input else Network
-        return kind(genotype, **self._layout()).to(self.device, self.dtype)
+        return kind(genotype, **self.layout(), **net).to(self.device, self.dtype)
 
     def steps(self, split: Split) -> int:
         return self.plan.steps(split)
@@ -170,10 +194,47 @@ class ImageTask:
         return iter(self.plan.eval_batches(split, size))
 
 
+class StreamTask(ImageTask):
+    """Images read from a folder while they are trained on (ImageNet): cross-entropy as for images in memory."""
+
+    def __init__(self, config: SearchConfig, device: torch.device | str = "cpu") -> None:
+        self.config, self.device, self.dtype = config, torch.device(device), torch.float32
+        self.space = config.search_space()
+        if config.dataset != "folder":
+            raise BadInput("settings", "stream", f"{config.dataset} is not read while training", "set stream=false")
+        self.plan: Any = Stream(
+            config.path,
+            seed=config.seed,
+            side=config.resize or 224,
+            batch=config.batch,
+            train_portion=config.train_portion,
+            augment=config.augment,
+            workers=int(config.options["workers"]),
+            device=self.device,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return 3, self.plan.side, self.plan.side
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.plan.classes
+
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return self.plan.mean, self.plan.std
+
+    def described(self) -> str:
+        return self.plan.described()
+
+
 def image_task(config: SearchConfig, device: torch.device, progress: Any = None, clean: bool = False) -> ImageTask:
     """Load the data of a configuration; `clean=True` leaves the label noise out (for training a derived cell)."""
     from darts_core import data
 
+    if config.options.get("stream"):
+        return StreamTask(config, device)
     images = data.load(
         config.dataset,
         path=config.path or None,

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # A room imports from rooms in earlier lines and from its own. Rooms of one line may import one another.
 PLAIN = [
-    {"errors", "seeds", "io", "space", "genotype", "config", "events", "derive", "legal", "zoo", "truth"},
+    {"errors", "seeds", "io", "space", "genotype", "config", "events", "derive", "legal", "zoo", "truth", "evaluation"},
     {"cures"},
     {"runs"},
     {"view"},
@@ -28,10 +28,12 @@ TORCH = [
     {"tasks", "language", "exhaustive"},
     {"search"},
     {"methods"},
+    {"training"},
     {"strategies"},
     {"evaluate"},
     {"drive"},
     {"commands"},
+    {"net_commands"},
     {"__main__"},
 ]
 LINE = {room: number for number, rooms in enumerate(PLAIN + TORCH) for room in rooms}

@@ -1,0 +1,117 @@
+"""Training a cell from scratch, as a configuration: the presets, which cell, and how wide the network is. No torch.
+
+An evaluation is a run like a search, with `strategy="evaluate"`: the same folder, events, orders and board. Its space
+is the one cell, so that pictures and tables need not know the difference.
+Source of the presets: DARTS (Liu et al. 2019, section 3.2, appendix A.2 and A.3); where the released code differs, the
+code (drop path ramps to 0.2, not 0.3).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from darts_core import io
+from darts_core.config import EVALUATE, Preset, Scalar, SearchConfig
+from darts_core.errors import BadInput, unknown
+from darts_core.genotype import CellGenes, Gene, Genotype, random_genotype
+from darts_core.space import SearchSpace, space_named
+from darts_core.zoo import genotype_named
+
+_COMMON: Mapping[str, Scalar] = {"strategy": EVALUATE, "train_portion": 0.5, "shuffle_split": True, "seed": 0}
+
+EVALUATIONS: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "quick", "Train a cell, quickly", 60,
+            "A small network on a part of the images: tells good cells from bad in about a minute on a CPU.",
+            {
+                **_COMMON, "cells": 5, "channels": 8, "stem_stride": 2, "epochs": 8, "batch": 64, "subset": 4000,
+                "w_lr": 0.05, "w_lr_min": 0.0, "auxiliary": 0.0, "drop_path": 0.0,
+            },
+        ),
+        Preset(
+            "cifar", "Train a cell as the paper does on CIFAR-10", None,
+            "20 cells, 36 channels, 600 epochs, auxiliary head, drop path and cutout: a day and a half on a GPU of 2018.",
+            {
+                **_COMMON, "cells": 20, "channels": 36, "epochs": 600, "batch": 96, "cutout": 16, "w_lr": 0.025,
+                "w_lr_min": 0.0, "auxiliary": 0.4, "drop_path": 0.2, "dataset": "cifar10",
+            },
+        ),
+        Preset(
+            "imagenet", "Train a cell as the paper does on ImageNet", None,
+            "14 cells, 48 channels, 250 epochs at 224 pixels, read from a folder per class: days on several GPUs.",
+            {
+                **_COMMON, "cells": 14, "channels": 48, "epochs": 250, "batch": 128, "w_lr": 0.1, "w_lr_min": 0.0,
+                "w_decay": 3e-5, "auxiliary": 0.4, "drop_path": 0.0, "label_smoothing": 0.1, "schedule": "step",
+                "stem": "imagenet", "dataset": "folder", "resize": 224, "stream": True, "workers": 4,
+            },
+        ),
+    )
+}  # fmt: skip
+
+# What `quick` leaves alone where it would not fit: nothing is known of the size of somebody's own images, and the
+# embedded digits are few and small.
+QUICK: Mapping[str, Mapping[str, Scalar]] = {
+    "digits": {"subset": 0, "stem_stride": 1},
+    "folder": {"subset": 0},
+    "npz": {"subset": 0},
+}
+
+
+def evaluation_config(preset: str, cell: Genotype, label: str, changes: Mapping[str, Any]) -> SearchConfig:
+    """The configuration that trains `cell`.
+
+    Args:
+        label: what to call the cell: "DARTS_V2", "cell of run laptop-001".
+        changes: flat names; they win over the preset.
+
+    Raises:
+        BadInput: the preset or a name is unknown, or a value does not fit.
+    """
+    if preset not in EVALUATIONS:
+        raise unknown("evaluate", "preset", preset, EVALUATIONS)
+    told = {"genotype": io.dumps(cell.to_json(), "genotype"), "label": label[:80]}
+    values: dict[str, Any] = {**EVALUATIONS[preset].values, **told}
+    if preset == "quick":
+        values |= QUICK.get(str(changes.get("dataset", "digits")), {})
+    values |= changes
+    if "reduce" not in cell.cells:
+        values.setdefault("reductions", "none")
+    return SearchConfig.from_dict(values)
+
+
+def cell_named(text: str, space: str = "darts", nodes: int = 0) -> tuple[Genotype, str]:
+    """A cell by what people write for it, and what to call it.
+
+    A released cell's name, a genotype file, `random` or `random:SEED` (a cell drawn from `space`), or `skips` (a cell
+    of skip connections alone, each node on both inputs).
+
+    Raises:
+        BadInput: none of these.
+    """
+    word, _, number = text.partition(":")
+    if word == "random" and not Path(text).is_file():
+        if number and not number.isdecimal():
+            raise BadInput("genotype", "random", f"{number!r} is not a seed", "write random:0")
+        cell = random_genotype(space_named(space, nodes or None), random.Random(int(number or 0)))
+        return cell, f"random cell {number or 0}"
+    if text == "skips":
+        return all_skips(space_named(space, nodes or None)), "all-skip cell"
+    return genotype_named(text)
+
+
+def all_skips(space: SearchSpace) -> Genotype:
+    """The cell that collapse leads to: every node adds the cell's two inputs."""
+    nodes = {kind: cell.nodes for kind, cell in space.cells.items()}
+    node = (Gene("skip_connect", 0), Gene("skip_connect", 1))
+    cells = {kind: CellGenes((node,) * n, space.cells[kind].output) for kind, n in nodes.items()}
+    return Genotype(space.name, cells)
+
+
+def title_of(config: SearchConfig) -> str:
+    """What a run of this configuration is called on a page."""
+    return f"{config.options['label'] or 'A cell'} trained from scratch on {config.dataset}"

@@ -1,0 +1,154 @@
+"""The commands about networks: `evaluate`, `import-pt`, `predict`, `select`. `__main__` adds them to the program.
+
+Torch is imported inside commands only, so that help and refusals come at once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from darts_core.config import EVALUATE, SearchConfig
+from darts_core.drive import new_run
+from darts_core.errors import BadInput
+from darts_core.evaluation import EVALUATIONS, cell_named, evaluation_config
+from darts_core.genotype import Genotype
+from darts_core.runs import RunReader, RunWriter, free_group, runs_root
+
+INHERITED = ("dataset", "path", "resize")  # what an evaluation takes from the search whose cell it trains
+
+Runs = Annotated[
+    str | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs (default: data/runs, or $DARTS_RUNS).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on the last line.")]
+
+
+class Parts(NamedTuple):
+    """What these commands share with the others of the program."""
+
+    console: Console
+    run: Callable[[RunWriter, SearchConfig, bool, bool], int]  # drive an open run and say how it ended
+    genotype_of: Callable[[RunReader, int | None], Genotype]
+    assignments: Callable[[Sequence[str] | None], dict[str, str]]
+    seeds: Callable[[str], list[int]]
+
+
+def add_to(app: typer.Typer, parts: Parts) -> None:
+    """Add the commands to the program."""
+
+    @app.command()
+    def evaluate(
+        genotype: Annotated[
+            str | None,
+            typer.Option(
+                "--genotype",
+                metavar="NAME|FILE",
+                help="A released cell (see: zoo), a genotype file, random:SEED, or skips (nothing but skips).",
+            ),
+        ] = None,
+        run: Annotated[str | None, typer.Option("--run", help="Or the cell that this search found.")] = None,
+        preset: Annotated[str, typer.Option("--preset", help=f"One of {', '.join(EVALUATIONS)}.")] = "quick",
+        dataset: Annotated[str | None, typer.Option("--dataset", help="As for a search; default: the run's.")] = None,
+        path: Annotated[str | None, typer.Option("--path", help="Folder or file of the data set.")] = None,
+        epochs: Annotated[str | None, typer.Option("--epochs", help="Passes over the training images.")] = None,
+        seed: Annotated[str | None, typer.Option("--seed", help="Decides every random number.")] = None,
+        seeds: Annotated[str | None, typer.Option("--seeds", help="Several trainings in turn: 0-2, or 0,3,7.")] = None,
+        size: Annotated[
+            int | None,
+            typer.Option("--parameters", help="Choose the width so that it has about this many parameters."),
+        ] = None,
+        set_: Annotated[
+            list[str] | None,
+            typer.Option("--set", metavar="NAME=VALUE", help="Change a setting. See: settings --strategy evaluate"),
+        ] = None,
+        name: Annotated[str | None, typer.Option("--name", help="Name of the new run.")] = None,
+        runs: Runs = None,
+        as_json: Json = False,
+    ) -> None:
+        """Train a cell from scratch, as a run of its own, and say what it is worth.
+
+        [dim]Examples: evaluate --genotype DARTS_V2 | evaluate --run laptop-001 --seeds 0-2 |
+        evaluate --genotype DARTS_V2 --preset cifar --path data/downloads[/dim]
+        """
+        root = runs_root(runs)
+        cell, label, inherited = chosen(root, genotype, run, parts.genotype_of)
+        flags = {"dataset": dataset, "path": path, "epochs": epochs, "seed": seed}
+        changes = {**inherited, **{k: v for k, v in flags.items() if v is not None}, **parts.assignments(set_)}
+        if dataset is not None and path is None and dataset != inherited.get("dataset"):
+            changes.pop("path", None)
+        config = evaluation_config(preset, cell, label, changes)
+        if config.path and not Path(config.path).expanduser().exists():
+            raise BadInput(config.path, "path", "is not there", "give an existing folder or file")
+        if size is not None:
+            from darts_core.evaluate import matched
+
+            config = config.with_(channels=matched(config, size))
+        if seeds is None:
+            raise typer.Exit(parts.run(new_run(root, name, config, sys.argv), config, as_json, False))
+        numbers = parts.seeds(seeds)
+        group = name or free_group(root, f"{config.dataset}-{EVALUATE}".replace(".", "-"), numbers)
+        worst, names = 0, []
+        for number in numbers:
+            each = config.with_(seed=number)
+            writer = new_run(root, f"{group}-s{number}", each, sys.argv, group=group)
+            names.append(writer.name)
+            worst = max(worst, parts.run(writer, each, False, False))
+            if RunReader(root, writer.name).status().state == "interrupted":
+                break
+        told = spread([RunReader(root, each) for each in names])
+        parts.console.print(trained_table(told))
+        if as_json:
+            print(json.dumps(told))
+        raise typer.Exit(worst)
+
+
+def chosen(
+    root: Path, genotype: str | None, run: str | None, genotype_of: Callable[[RunReader, int | None], Genotype]
+) -> tuple[Genotype, str, dict[str, Any]]:
+    """The cell that was asked for, what to call it, and the settings of the search that found it.
+
+    Raises:
+        BadInput: neither or both were asked for, or there is no such cell.
+    """
+    if (genotype is None) == (run is None):
+        raise BadInput("evaluate", "", "needs --genotype or --run, and not both", "for example --genotype DARTS_V2")
+    if run is None:
+        return *cell_named(str(genotype)), {}
+    reader = RunReader(root, run)
+    told = {key: reader.info["config"].get(key) for key in INHERITED}
+    return genotype_of(reader, None), f"cell of {run}", {key: value for key, value in told.items() if value}
+
+
+def spread(readers: Sequence[RunReader]) -> dict[str, Any]:
+    """Test accuracies of several trainings of one cell: each, their mean and sample deviation, and what the net costs."""
+    rows = []
+    for reader in readers:
+        ends = [line for line in reader.events()[0] if line["type"] == "finished"]
+        if ends:
+            rows.append({"run": reader.name, "seed": reader.info["seed"], **ends[-1]["summary"]})
+    found = [row["test_accuracy"] for row in rows if "test_accuracy" in row]
+    mean = statistics.fmean(found) if found else math.nan
+    deviation = statistics.stdev(found) if len(found) > 1 else 0.0
+    return {"runs": rows, **({"mean": mean, "std": deviation, "count": len(found)} if found else {"count": 0})}
+
+
+def trained_table(told: Mapping[str, Any]) -> Table:
+    """The same for people."""
+    table = Table("run", "seed", "test accuracy", "parameters", "multiply-adds", "one image", box=None)
+    for row in told["runs"]:
+        table.add_row(
+            row["run"], str(row["seed"]), f"{100 * row.get('test_accuracy', math.nan):.2f} %",
+            f"{row['parameters']:,}", f"{row['multiply_adds']:,}", f"{row['latency_ms']:.1f} ms",
+        )  # fmt: skip
+    if told["count"] > 1:
+        table.add_row("mean", "", f"{100 * told['mean']:.2f} % ± {100 * told['std']:.2f}", "", "", "")
+    return table
