@@ -66,13 +66,16 @@ def cell_at(run: Recorded, step: int, rule: str, threshold: float) -> Genotype:
 def controls(run: Recorded) -> tuple[int, str, float]:
     """Step, rule and threshold, each in the address."""
     left, right = st.columns(2, vertical_alignment="bottom")
-    steps = run.steps["step"].tolist()
-    step = asked_step(run)
-    if len(steps) > 1:
-        key = f"step-{run.name}"
-        if st.session_state.get(key) not in steps or "step" in st.query_params:
-            st.session_state[key] = step
-        step = left.select_slider("Derive after step", steps, key=key, on_change=partial(keep, key, "step"))
+    first, step, key = int(run.steps["step"][0]), asked_step(run), f"step-{run.name}"
+    st.session_state[key] = step
+    left.number_input(
+        f"Derive after step ({first:,} to {run.last_step:,})",
+        first,
+        run.last_step,
+        step=run.stride,
+        key=key,
+        on_change=partial(keep, key, "step"),
+    )
     rules = {OWN: "As the search derives it"} | {name: rule.title for name, rule in RULES.items()}
     asked = st.query_params.get("rule", OWN)
     rule = right.selectbox(
@@ -85,7 +88,7 @@ def controls(run: Recorded) -> tuple[int, str, float]:
     )
     threshold = THRESHOLD
     if rule == "threshold":
-        threshold = right.slider("Least weight that stays", 0.0, 1.0, THRESHOLD, 0.01, key="main-threshold")
+        threshold = right.number_input("Least weight that stays", 0.0, 1.0, THRESHOLD, 0.05, key="main-threshold")
     return int(step), str(rule), threshold
 
 
@@ -163,7 +166,9 @@ def why(run: Recorded, step: int, rule: str, known: Mapping[str, runs.Summary]) 
 def lab(run: Recorded, step: int) -> None:
     """The same alphas under every rule."""
     st.text(f"The alphas after step {step:,}, cut down to a cell in different ways.")
-    threshold = st.slider("Threshold: least weight that stays", 0.0, 1.0, THRESHOLD, 0.01, key="lab-threshold")
+    threshold = st.number_input(
+        "Threshold: least weight that stays", 0.0, 1.0, THRESHOLD, 0.05, key="lab-threshold", width=260
+    )
     at = readings(run.space, run.steps[run.index(step)])
     reference = derive_by(run.space, at)
     columns = st.columns(2)

@@ -39,6 +39,7 @@ Readers that keep a position (bytes of `events.jsonl`, records of `steps.bin`) s
 
 from darts_core.runs.archive import export_run, import_run
 from darts_core.runs.checkpoints import epoch_file, step_file
+from darts_core.runs.housekeeping import Trashed, disk_bytes, restore, trashed
 from darts_core.runs.orders import send_order
 from darts_core.runs.reading import (
     RunReader,
@@ -62,16 +63,20 @@ __all__ = [
     "RunWriter",
     "Status",
     "Summary",
+    "Trashed",
     "cards",
     "check_name",
+    "disk_bytes",
     "epoch_file",
     "export_run",
     "free_group",
     "free_name",
     "import_run",
     "list_runs",
+    "restore",
     "runs_root",
     "send_order",
     "step_file",
     "trash",
+    "trashed",
 ]
