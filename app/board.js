@@ -10,6 +10,7 @@
 const RETRY = 1000; // milliseconds before the next try to connect
 const LOOK_AGAIN = 3000; // the same for a run that failed or was stopped: somebody may resume it
 const CHART_NAMES = ["shares", "loss", "accuracy", "entropy", "eigenvalue"];
+const LEARNING = ["loss", "accuracy"]; // what is left of them where a fixed cell is trained
 
 // Feed
 
@@ -175,8 +176,10 @@ class Board {
     this.heat = heatPanel(this);
     this.table = tablePanel(this);
     this.outcome = outcomePanel(this);
-    this.charts = CHART_NAMES.map((name) => new Chart(name, figures[name], this));
+    this.charts = CHART_NAMES.filter((name) => !this.data.fixed || LEARNING.includes(name)).map((name) => new Chart(name, figures[name], this));
     this.meter.el.hidden = !this.data.collapse;
+    this.edgeCard.el.hidden = this.heat.el.hidden = Boolean(this.data.fixed);
+    this.root.classList.toggle("db-fixed", Boolean(this.data.fixed));
     const keys =
       "Keys: Space pauses the view, \u2190 \u2192 one step, L follows, T shows the numbers. Drag over a chart to zoom, double-click to see all, click to go to that step.";
     this.root.replaceChildren(
@@ -401,8 +404,9 @@ class Board {
     return Float32Array.from(legal.flatMap((row) => row.map((ok) => (ok ? 1 / row.filter(Boolean).length : 0))));
   }
 
+  /** The numbers that a search learns; null where the cell is fixed and nothing is searched. */
   alphas(kind) {
-    return this.records.tensor(`alpha.${kind}`, this.index);
+    return this.data.fixed ? null : this.records.tensor(`alpha.${kind}`, this.index);
   }
 
   colour(op) {
@@ -599,8 +603,10 @@ class Board {
     const tween = this.view.mode === "follow" ? clamp(now - (this.lastDraw ?? 0), 80, 240) : 0;
     this.lastDraw = now;
     this.cells.update(tween);
-    this.edgeCard.update();
-    this.heat.update();
+    if (!this.data.fixed) {
+      this.edgeCard.update();
+      this.heat.update();
+    }
     this.table.update();
     this.outcome.update();
     this.transport.update();
@@ -625,7 +631,7 @@ class Board {
   /** The chart that waited longest, if one is due: one per frame, so that no frame is long. */
   drawOneChart(now) {
     if (!this.Plotly || !this.records?.count) return;
-    const due = [this.edgeChart, ...this.charts].filter(
+    const due = [...(this.data.fixed ? [] : [this.edgeChart]), ...this.charts].filter(
       (chart) => chart.dirty && now - chart.drawnAt > CHARTS_EVERY && chart.isDue(now),
     );
     const chart = due.sort((a, b) => a.drawnAt - b.drawnAt)[0];

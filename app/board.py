@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import darts_core.view
+from darts_core.config import EVALUATE
 from darts_core.derive import collapse, skip_of
 from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.legal import edge_name
@@ -84,6 +85,7 @@ def build_board_data(
     """
     space = SearchSpace.from_json(info["space"], f"{info['name']}/run.json")
     ops = list(dict.fromkeys(op for cell in space.cells.values() for op in cell.ops))
+    fixed = info.get("config", {}).get("strategy") == EVALUATE  # one cell is trained: no alphas, nothing collapses
     return {
         "run": info["name"],
         "headed": headed,
@@ -100,7 +102,8 @@ def build_board_data(
         "cells": {kind: _cell(kind, cell) for kind, cell in space.cells.items()},
         "meanings": {op: OP_MEANING.get(op, "") for op in ops},
         "figures": templates(ops),
-        "collapse": collapse_levels(space),
+        "fixed": fixed,
+        "collapse": None if fixed else collapse_levels(space),
         "temperature": info.get("config", {}).get("temperature", 1.0),
         "epochs": info.get("epochs"),
     }

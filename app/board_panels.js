@@ -319,7 +319,7 @@ function cellPanel(board) {
     make("div", { class: "db-cardhead" }, make("h3", {}, "The cell"), cell.el, show.el, save),
     board.legend.el,
     make("div", { class: "db-drawings" }, ...kinds.map((kind) => drawings[kind].el), start.el),
-    make("p", { class: "db-about" }, caption(board.data.cells[kinds[0]])),
+    make("p", { class: "db-about" }, caption(board.data.cells[kinds[0]], board.data.fixed)),
   );
 
   function drawing(kind) {
@@ -358,9 +358,10 @@ function cellPanel(board) {
   };
 }
 
-function caption(cell) {
+function caption(cell, fixed) {
   const nodes = cell.output.map((state) => cell.states[state].replace("node ", ""));
   const output = nodes.length > 1 ? `nodes ${nodes[0]} to ${nodes.at(-1)} side by side` : `node ${nodes[0]}`;
+  if (fixed) return `Data flows from left to right, each edge through one operation. The cell's output is ${output}.`;
   return (
     "Data flows from left to right. Each ribbon is an edge; its stripes are the operations mixed on it, as wide as their " +
     `weights. The cell's output is ${output}. Choose an edge to see its numbers.`
@@ -392,7 +393,7 @@ function startPanel() {
   const el = make(
     "div",
     { class: "db-start", hidden: "" },
-    make("div", {}, make("h4", {}, "The search is starting"), make("ol", {}, ...rows.map((r) => r.el)), late),
+    make("div", {}, make("h4", {}, "It is starting"), make("ol", {}, ...rows.map((r) => r.el)), late),
   );
   return {
     el,
@@ -779,7 +780,7 @@ function outcomePanel(board) {
   const el = make(
     "section",
     { class: "db-card db-outcome", hidden: "" },
-    make("h3", {}, "The cell it found"),
+    make("h3", {}, board.data.fixed ? "The trained cell" : "The cell it found"),
     make("div", { class: "db-outgrid" }, make("div", { class: "db-outwords" }, sums, gap), worth),
   );
   let shown = "";

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from darts_core.config import PRESETS
+from darts_core.config import EVALUATE, PRESETS
 from darts_core.genotype import Genotype
 from darts_core.view import tables
 
@@ -88,6 +88,11 @@ def heading(info: Mapping[str, Any]) -> str:
 def described(info: Mapping[str, Any]) -> str:
     """What a run searches, in one line: "darts on digits, space s2 with 3 nodes, 4 cells, 40 epochs, seed 0"."""
     config = info["config"]
+    if config.get("strategy") == EVALUATE:
+        cell = config.get("label") or "a cell"
+        parts = [f"{cell} trained from scratch on {config.get('dataset', 'unknown images')}"]
+        parts += [f"{config[key]} {key}" for key in ("cells", "channels", "epochs") if key in config]
+        return ", ".join([*parts, f"seed {info['seed']}"])
     known = {key: config[key] for key in ("strategy", "dataset", "space", "cells", "epochs") if key in config}
     parts = [f"{known.get('strategy', 'search')} on {known.get('dataset', 'unknown images')}"]
     if "space" in known:

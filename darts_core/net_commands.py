@@ -20,11 +20,9 @@ from rich.table import Table
 from darts_core.config import EVALUATE, SearchConfig
 from darts_core.drive import new_run
 from darts_core.errors import BadInput
-from darts_core.evaluation import EVALUATIONS, cell_named, evaluation_config
+from darts_core.evaluation import EVALUATIONS, INHERITED, cell_named, evaluation_config
 from darts_core.genotype import Genotype
 from darts_core.runs import RunReader, RunWriter, free_group, runs_root
-
-INHERITED = ("dataset", "path", "resize")  # what an evaluation takes from the search whose cell it trains
 
 Runs = Annotated[
     str | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs (default: data/runs, or $DARTS_RUNS).")
@@ -129,7 +127,7 @@ def chosen(
 
 
 def spread(readers: Sequence[RunReader]) -> dict[str, Any]:
-    """Test accuracies of several trainings of one cell: each, their mean and sample deviation, and what the net costs."""
+    """Test accuracies of several trainings of one cell: each, mean and sample deviation; and what the net costs."""
     rows = []
     for reader in readers:
         ends = [line for line in reader.events()[0] if line["type"] == "finished"]

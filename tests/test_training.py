@@ -37,7 +37,7 @@ from darts_core.zoo import published
 V2 = published("DARTS_V2").genotype
 SMALL: dict[str, Any] = {
     "dataset": "digits", "subset": 120, "cells": 3, "channels": 2, "batch": 40, "epochs": 3, "threads": 1,
-    "auxiliary": 0.4, "drop_path": 0.3, "augment": False,
+    "auxiliary": 0.4, "drop_path": 0.3, "augment": False, "test_every": 1,
 }  # fmt: skip
 
 

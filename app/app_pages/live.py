@@ -217,3 +217,4 @@ if state in stream.COMPLETE and cell is not None:
     ending.drawing(current, cell)
     for sentence in result(events):
         st.write(sentence)
+    ending.train(current, info, cell)

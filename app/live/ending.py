@@ -13,9 +13,12 @@ import streamlit as st
 
 from app import process, stream
 from app.choose import trouble
+from app.live.starting import show
 from app.words import escaped, in_words
 from darts_core import runs
+from darts_core.config import EVALUATE
 from darts_core.errors import BadInput
+from darts_core.evaluation import EVALUATIONS, INHERITED, evaluation_config
 from darts_core.genotype import Genotype
 from darts_core.view import dot, svg
 
@@ -112,3 +115,32 @@ def cell_so_far(name: str) -> None:
     if found["type"] == "epoch":
         drawing(name, found)
     downloads(name, found["genotype"])
+
+
+def train(name: str, info: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Buttons that train the cell of an event from scratch, as a run of its own, here as the `quick` preset does."""
+    if info["config"].get("strategy") == EVALUATE:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        if st.button("Train this cell", icon=":material/model_training:", key="train", help=EVALUATIONS["quick"].doc):
+            try:
+                start_training(name, info, found["genotype"])
+            except BadInput as problem:
+                trouble(problem)
+            else:
+                st.rerun()
+        st.caption("From scratch, on more images than the search saw; a new run, watched here.")
+
+
+def start_training(name: str, info: Mapping[str, Any], genotype: Mapping[str, Any]) -> process.Launch:
+    """Start the training of a cell on the data set of its search, detached, and show it.
+
+    Raises:
+        BadInput: the cell cannot be trained, or the process does not start.
+    """
+    kept = {key: value for key in INHERITED if (value := info["config"].get(key))}
+    cell = Genotype.from_json(genotype, name)
+    config = evaluation_config("quick", cell, f"cell of {name}", kept)
+    launch = process.start(config.to_dict(), runs.runs_root())
+    show(launch.name)
+    return launch

@@ -1,0 +1,52 @@
+"""A cell in training, on the live page: curves of loss and accuracy, the fixed cell, nothing of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from darts_core.drive import drive, new_run
+from darts_core.evaluation import evaluation_config
+from darts_core.zoo import published
+from tests.served import Server, serve
+
+pytestmark = pytest.mark.browser
+SETTINGS = {"dataset": "digits", "subset": 120, "cells": 3, "channels": 2, "batch": 20, "epochs": 4, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory, chromium_path: str) -> Iterator[tuple[Page, Server, Path]]:
+    root = tmp_path_factory.mktemp("trainings")
+    config = evaluation_config("quick", published("DARTS_V2").genotype, "DARTS_V2", SETTINGS)
+    assert drive(new_run(root, "trained", config, []), config) == 0
+    with serve(root) as server, sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=flags)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        yield page, server, root
+        browser.close()
+
+
+def test_a_training_shows_its_curves_and_its_cell_and_nothing_that_only_a_search_has(
+    page: tuple[Page, Server, Path],
+) -> None:
+    tab, server, _ = page
+    wrong: list[str] = []
+    tab.on("pageerror", lambda problem: wrong.append(str(problem)))
+    tab.goto(server.link)
+    tab.goto(f"{server.address}/?run=trained")
+    tab.wait_for_selector(".darts-board .db-ribbon svg", timeout=60_000)
+    tab.wait_for_function("document.querySelectorAll('.db-charts .js-plotly-plot').length >= 2", timeout=30_000)
+    assert tab.locator(".db-charts .js-plotly-plot").count() == 2
+    assert tab.locator(".db-edge").is_hidden() and tab.locator(".db-meter").is_hidden()
+    curves = tab.evaluate(
+        "[...document.querySelectorAll('.db-charts .js-plotly-plot')].map((p) =>"
+        " p.data.map((t) => [t.name, t.y.filter((y) => y !== null).length]))"
+    )
+    assert all(points > 0 for chart in curves for _, points in chart), curves
+    assert "DARTS_V2 trained from scratch on digits" in tab.inner_text("body")
+    assert "Train this cell" not in tab.inner_text("body")
+    assert wrong == []
