@@ -200,8 +200,14 @@ class SearchConfig:
         "auto", "run", "Where to compute; auto: a GPU if there is one.", choices=("auto", "cpu", "cuda", "mps")
     )
     backend: str = _setting(
-        "auto", "run", "How the supernet is computed; auto: compiled once it is built, until then fast.",
-        choices=("auto", "reference", "fast", "compiled"),
+        "auto", "run",
+        "How the supernet is computed; auto: compiled once it is built, until then fast; on an NVIDIA GPU graph, which "
+        "replays whole steps.",
+        choices=("auto", "reference", "fast", "compiled", "graph"),
+    )  # fmt: skip
+    precision: str = _setting(
+        "float32", "run", "Numbers of the network's maps; bfloat16 is faster on new GPUs, and coarser.",
+        choices=("float32", "bfloat16"),
     )  # fmt: skip
     threads: int = _setting(0, "run", "CPU threads; 0: one less than there are cores.", 0, 1024)
     pace: float = _setting(

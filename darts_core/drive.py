@@ -157,13 +157,20 @@ class Desk:
         self.recorded = dict(recorded)
         self.paused = False
         self.open: list[Order] = []  # given to the strategy, to be acknowledged by its Applied event
+        self.found: list[Order] | None = None  # read by `waiting`, not handed out yet
+
+    def waiting(self) -> bool:
+        """Will `orders` wait, or hand something out? Asked right before it, so that finished steps are shown first."""
+        self.found = list(self.writer.orders())
+        return bool(self.found or self.paused or self.signals.wish)
 
     def orders(self, step: int) -> Iterator[Order]:
         """What the strategy is to obey before its next step. Waits while the run is paused."""
         yield from self.recorded.pop(step, [])
         while True:
             single = False
-            for order in self.writer.orders():
+            found, self.found = self.writer.orders() if self.found is None else self.found, None
+            for order in found:
                 if order.kind in ("pause", "resume", "step"):
                     self.paused = order.kind != "resume"
                     single |= order.kind == "step"
@@ -258,7 +265,7 @@ def _search(
         backend = config.backend  # there is no supernet
     else:
         backend, why = _backend(config.backend, _backend_before(writer), device.type)
-        if backend != "reference" and not covers(config.search_space()):
+        if backend not in ("reference", "graph") and not covers(config.search_space()):
             backend, why = "reference", " (this space has no faster form)"
         config = config.with_(backend=backend)
         words += f"; {backend} supernet{why}"
@@ -273,7 +280,7 @@ def _search(
     state: State | None = start
     result: Result | None = None
     recall = lambda epoch: from_bytes(writer.read_checkpoint(epoch_file(epoch)), epoch_file(epoch))  # noqa: E731
-    for event in strategy_named(config.strategy)(task, config, Host(start, desk.orders, recall)):
+    for event in strategy_named(config.strategy)(task, config, Host(start, desk.orders, desk.waiting, recall)):
         if isinstance(event, Snapshot):
             state = event.state
             file = step_file(state.step) if state.index else epoch_file(state.epoch)
@@ -323,8 +330,12 @@ def _backend(wanted: str, before: str, device: str) -> tuple[str, str]:
         wanted = "fast" if before == "auto" else before
     if wanted in ("reference", "fast"):
         return wanted, ""
+    if device == "cuda":
+        return "graph", ""
     if device != "cpu":
         return "fast", ""
+    if wanted == "graph":
+        return "fast", " (whole steps are replayed on NVIDIA GPUs only)"
     if build.compiler() is None:
         return "fast", " (no C++ compiler found: the compiled one is several times faster)"
     if wanted == "auto" and build.ready() is None:

@@ -28,12 +28,22 @@ class Momentum:
         found = self.buffers.get(name)
         return torch.zeros_like(self.params[name]) if found is None else found
 
+    def begun(self) -> None:
+        """Give every weight its momentum, zero where there was none: their places stay the same from now on."""
+        self.buffers = {name: self.buffer(name) for name in self.params}
+
     @torch.no_grad()
-    def step(self, grads: Sequence[Tensor], rate: float, momentum: float, decay: float) -> None:
-        """w <- w - rate * buffer, with buffer <- momentum * buffer + grad + decay * w."""
+    def step(self, grads: Sequence[Tensor], rate: float | Tensor, momentum: float, decay: float) -> None:
+        """w <- w - rate * buffer, with buffer <- momentum * buffer + grad + decay * w.
+
+        A rate that is a tensor (0-d, on the device) is read by one fused kernel for all weights.
+        """
         buffers = [self.buffers.get(name) for name in self.params]
+        params = list(self.params.values())
         settings = {"weight_decay": decay, "momentum": momentum, "lr": rate, "dampening": 0, "nesterov": False}
-        sgd(list(self.params.values()), list(grads), buffers, **settings, maximize=False, foreach=True)
+        fused = isinstance(rate, Tensor)
+        grads = _laid_out(grads, params) if fused else list(grads)
+        sgd(params, grads, buffers, **settings, maximize=False, foreach=not fused, fused=fused)
         self.buffers = {name: b for name, b in zip(self.params, buffers, strict=True) if b is not None}
 
 
@@ -45,23 +55,27 @@ class Adam:
         self.first = {name: torch.zeros_like(p) for name, p in self.params.items()}
         self.second = {name: torch.zeros_like(p) for name, p in self.params.items()}
         self.steps = 0
+        self.counts: list[Tensor] = []  # the same number on the device, one for each parameter, for fused steps
 
     @torch.no_grad()
     def step(
         self,
         grads: Sequence[Tensor],
-        rate: float,
+        rate: float | Tensor,
         betas: tuple[float, float],
         decay: float,
         still: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """One step of Adam (Kingma and Ba 2015) with eps 1e-8.
+        """One step of Adam (Kingma and Ba 2015) with eps 1e-8. A rate that is a tensor is read by a fused kernel, which
+        counts on the device (`counted` beforehand) and leaves `steps` to the caller.
 
         `still`: name -> entries (bool, of the parameter's shape) that stay as they are, moments included. Without it
         the decay would move an entry that has no gradient, by a whole learning rate at a time.
         """
         held = [(t, t.clone(), mask) for name, mask in (still or {}).items() for t in self._of(name)]
-        counts = [torch.tensor(float(self.steps)) for _ in self.params]
+        fused, params = isinstance(rate, Tensor), list(self.params.values())
+        counts = self.counts if fused else [torch.tensor(float(self.steps)) for _ in params]
+        grads = _laid_out(grads, params) if fused else list(grads)
         first, second = list(self.first.values()), list(self.second.values())
         settings = {
             "amsgrad": False,
@@ -72,8 +86,8 @@ class Adam:
             "eps": 1e-8,
         }
         adam(
-            list(self.params.values()),
-            list(grads),
+            params,
+            grads,
             first,
             second,
             [],
@@ -81,10 +95,17 @@ class Adam:
             **settings,
             maximize=False,
             foreach=False,
+            fused=fused,
         )
         for tensor, before, mask in held:
             tensor.copy_(torch.where(mask, before, tensor))
-        self.steps += 1
+        if not fused:
+            self.steps += 1
+
+    def counted(self) -> list[Tensor]:
+        """The number of steps made, on the device: the place where fused steps count."""
+        self.counts = [torch.tensor(float(self.steps), device=p.device) for p in self.params.values()]
+        return self.counts
 
     def _of(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
         return self.params[name], self.first[name], self.second[name]
@@ -105,12 +126,18 @@ class Adam:
 def clipped(grads: Sequence[Tensor], largest: float) -> Tensor:
     """Scale `grads` in place so that their joint L2 norm is at most `largest`; the norm before, 0-d."""
     norm = joint_norm(grads)
-    scale = torch.clamp(largest / (norm + 1e-6), max=1.0)
-    for grad in grads:
-        grad.mul_(scale)
+    torch._foreach_mul_(list(grads), torch.clamp(largest / (norm + 1e-6), max=1.0))  # type: ignore
     return norm
 
 
 def joint_norm(tensors: Sequence[Tensor]) -> Tensor:
     """2-norm over all entries of all tensors, 0-d."""
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))  # type: ignore
+
+
+def _laid_out(grads: Sequence[Tensor], params: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients in the memory layout of their weights, as fused kernels want them (a convolution on channels-last
+    images may hand out a channels-last gradient).
+    """
+    pairs = zip(grads, params, strict=True)
+    return [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in pairs]

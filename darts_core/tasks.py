@@ -169,10 +169,13 @@ class ImageTask:
     def loss(self, net: nn.Module, weights: Weights | None, mix: Mix, batch: Batch, carry: Any, phase: str) -> Loss:
         """Cross-entropy (nats, mean over the batch); metrics: accuracy (0 to 1)."""
         images, labels = batch
-        output = (
-            net(images, mix, carry) if weights is None else functional_call(net, dict(weights), (images, mix, carry))
-        )
-        logits, carry = output
+        with self.autocast(phase):
+            output = (
+                net(images, mix, carry)
+                if weights is None
+                else functional_call(net, dict(weights), (images, mix, carry))
+            )
+        logits, carry = output[0].to(self.dtype), output[1]
         accuracy = (logits.detach().argmax(-1) == labels).float().mean()
         return Loss(F.cross_entropy(logits, labels), carry, {"accuracy": accuracy})
 
@@ -188,6 +191,14 @@ class ImageTask:
             if total >= at_most:
                 break
         return {"loss": loss / total, "accuracy": right / total}
+
+    def autocast(self, phase: str) -> torch.autocast:
+        """The network's maps and convolutions in bfloat16, where the settings say so; in phase "read", which is that of
+        probes, never. Weights, alphas, mixes and losses stay as they are. No cache of cast weights: a captured graph
+        could not hold it.
+        """
+        wanted = self.config.precision == "bfloat16" and phase != "read"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)
 
     def eval_batches(self, split: Split, size: int) -> Iterator[Batch]:
         """Batches of a split in order, without augmentation."""

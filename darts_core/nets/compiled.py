@@ -210,7 +210,8 @@ class CompiledSupernet(nn.Module):
         self._fast = (fast,)  # in a tuple: its weights are not this module's
 
     def forward(self, x: Tensor, mix: Mix, carry: Any = None) -> tuple[Tensor, Any]:
-        if mix.drop or mix.dropout or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        covered = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+        if mix.drop or mix.dropout or x.device.type != "cpu" or not covered:
             return self.plain(self.flat)(x, mix, carry)
         first, *cells, last = self.flat.split(self.parts)
         s0 = s1 = self._stem(first, x).permute(0, 2, 3, 1).contiguous()

@@ -143,6 +143,14 @@ class Fan(nn.Module):
                 stacks = {layer: _stack(self._modules_of(reference, op), layer) for layer in layers}
                 packed[op] = nn.ParameterDict({layer: nn.Parameter(stack) for layer, stack in stacks.items()})
         self.weights = nn.ModuleDict(packed)
+        self._places: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
+
+    def _at(self, numbers: Sequence[int], device: torch.device) -> Tensor:
+        """Numbers as an index on the device: sent there once, since sending makes the CPU wait for a GPU."""
+        key = (tuple(numbers), device)
+        if key not in self._places:
+            self._places[key] = torch.tensor(numbers, device=device)
+        return self._places[key]
 
     def _modules_of(self, reference: MixedCell, op: str) -> list[nn.Module]:
         return [reference.edges[self.edges[k]].candidates[op] for k in self.members[op]]  # type: ignore[index, union-attr]
@@ -170,7 +178,8 @@ class Fan(nn.Module):
                 y = _drop(y, len(members), drop[op])
             if op in dropout and self.stride == 1:
                 y = F.dropout(y.expand(-1, -1, -1, len(members), -1), dropout[op])
-            column = weights[[self.edges[k] for k in members], self.ops.index(op)]
+            rows = self._at([self.edges[k] for k in members], weights.device)
+            column = weights[:, self.ops.index(op)].index_select(0, rows)
             total = self._add(total, y, column.view(1, 1, 1, -1, 1), members)
         if total is None:
             zeros = ops.Zero(self.stride)(x).permute(0, 2, 3, 1).unsqueeze(3)
@@ -184,7 +193,7 @@ class Fan(nn.Module):
         term = y * weight
         if total is None:
             total = term.new_zeros(*term.shape[:3], len(self.edges), term.shape[4])
-        return total.index_add(3, torch.tensor(members, device=y.device), term)
+        return total.index_add(3, self._at(members, y.device), term)
 
     def _computed(self, op: str, x: Tensor, relu: Tensor) -> Tensor:
         name, op = op, ops.plain(op)
@@ -248,12 +257,12 @@ class FastCell(nn.Module):
         for source in range(self.cell.states):
             if source >= self.cell.inputs:
                 own = terms[source - self.cell.inputs]
-                states.append(sum(own[1:], own[0]).permute(0, 3, 1, 2))
+                states.append(sum(own[1:], own[0]).permute(0, 3, 1, 2).to(states[0].dtype))
             if str(source) in self.fans:
                 fan: Any = self.fans[str(source)]
                 found = fan(states[source], weights, moment)
                 if edges is not None:
-                    found = found * edges[fan.edges].view(1, 1, 1, -1, 1)
+                    found = found * edges.index_select(0, fan._at(fan.edges, edges.device)).view(1, 1, 1, -1, 1)
                 for edge, y in zip(fan.edges, found.unbind(3), strict=True):
                     terms[self.cell.edges[edge][1] - self.cell.inputs].append(y)
         return torch.cat([states[i] for i in self.cell.output], dim=1)

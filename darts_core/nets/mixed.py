@@ -54,7 +54,7 @@ class MixedOperation(nn.Module):
                 y = ops.drop_path(y, drop[name])
             if name in dropout and self.stride == 1:
                 y = F.dropout(y, dropout[name])
-            term = weights[column] * y
+            term = weights[column] * y.to(weights.dtype)  # under autocast y is bfloat16, the sum is not
             total = term if total is None else total + term
         total = ops.Zero(self.stride)(head) if total is None else total
         if self.partial > 1:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,6 +53,7 @@ from darts_core.search.method import (
     Weights,
     restricted,
 )
+from darts_core.search.replay import Replay, Unread
 from darts_core.search.state import State
 from darts_core.seeds import seed
 from darts_core.tasks import Batch, Task
@@ -58,6 +62,11 @@ VALIDATE_AT_MOST = 2000  # images of the architecture split measured at the end 
 LEVELS = ("healthy", "drifting", "collapsed")
 LONGEST_WAIT = 1.0  # seconds: orders are heard at least this often, however slow the pace
 ARCHITECTURE_STEP = 1  # flag of a step record
+OUTSIDE = ("w_lr", "w_lr_min", "a_lr", "pace")  # settings that reach a step as tensors, or not at all
+MUST_BE_FINITE = {  # in the order in which a step computes them
+    "val_loss": "validation loss", "a_grad_norm": "gradient of the alphas", "train_loss": "training loss",
+    "w_grad_norm": "gradient of the weights",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,19 @@ class Host:
 
     start: State | None = None  # resume or branch from here
     orders: Callable[[int], Iterable[Order]] = lambda step: ()  # steering, asked for before each step; may wait (pause)
+    waiting: Callable[[], bool] = lambda: False  # will `orders` wait, or hand something out? Asked right before it
     recall: Callable[[int], State] = no_checkpoints  # the state after so many finished epochs, for methods that go back
+
+
+class Launched(NamedTuple):
+    """A step that a GPU may still be computing."""
+
+    step: int
+    epoch: int
+    stage: int
+    flags: int
+    rates: dict[str, float]
+    numbers: Unread
 
 
 Strategy = Callable[[Task, SearchConfig, Host], Iterator[Event | Snapshot]]
@@ -117,6 +138,8 @@ class Search:
         self.step = self.epoch = self.index = 0
         self.begin(0, self.method.init(task.space, self.generator("alphas", 0)), {})
         self.carry = self.no_carry()
+        self.open: deque[Launched] = deque()  # steps that may not be finished yet, oldest first
+        self.behind = 1 if task.device.type == "cuda" else 0  # steps that a GPU may be behind: it is never idle then
         self.due = 0.0  # earliest time of the next step (time.monotonic), where a pace is asked for
         self.history: list[dict[str, Any]] = []
         self.sums: dict[str, float] = {}
@@ -124,6 +147,7 @@ class Search:
     def begin(self, stage: int, start: Alphas, built: Mapping[str, Tensor]) -> None:
         """A new supernet and new optimisers around `start`; `built` as in `supernet_of`."""
         device = self.task.device
+        self.replay = Replay(device)
         self.stage, self.built = stage, dict(built)
         self.space = restricted(self.task.space, built) if built else self.task.space
         torch.manual_seed(seed(self.config.seed, "weights", stage))
@@ -134,6 +158,7 @@ class Search:
         self.alphas = start.replaced(leaves)._replace(legal=legal)
         self.sgd = Momentum(self.params)
         self.adam = Adam(dict(zip(self.alphas.names(), self.alphas.tensors(), strict=True)))
+        self.still = self.held_entries()
 
     # -- the course of a search
 
@@ -163,7 +188,10 @@ class Search:
                 yield self.next_stage()
             began = time.perf_counter()
             while self.index < steps:
+                if self.host.waiting():
+                    yield from self.finished()
                 for order in self.host.orders(self.step):
+                    yield from self.finished()
                     if order.kind == "interrupt":
                         yield Snapshot(self.state(), "interrupt")
                         return
@@ -175,7 +203,12 @@ class Search:
                         yield self.result(stopped=True)
                         return
                 self.keep_pace()
-                yield self.one_step()
+                before = self.replay.reason
+                self.open.append(self.launch())
+                if self.replay.reason != before:
+                    yield Phase("search", f"each operation of a step is launched anew: {self.replay.reason}")
+                yield from self.finished(0 if self.config.pace else self.behind)
+            yield from self.finished()
             yield from self.end_epoch(time.perf_counter() - began)
             yield Snapshot(self.state(), "epoch")
         yield self.result(stopped=False)
@@ -227,23 +260,72 @@ class Search:
 
     def one_step(self) -> Step:
         """One architecture step (where the method wants one), then one weight step."""
-        weights_batch = self.task.batch("weights", self.epoch, self.index)
-        numbers: dict[str, float] = dict.fromkeys(STEP_METRICS, math.nan)
-        numbers["w_lr"], numbers["a_lr"] = self.rate(), self.config.a_lr
-        flags = 0
+        return self.recorded(self.launch())
+
+    def finished(self, but: int = 0) -> Iterator[Step]:
+        """The records of all steps that were launched and not told of yet, but for the last so many."""
+        while len(self.open) > but:
+            yield self.recorded(self.open.popleft())
+
+    def launch(self) -> Launched:
+        """Compute one step. On a GPU nothing here waits for it: its numbers are read by `recorded`, later."""
+        batch = self.task.batch("weights", self.epoch, self.index)
+        w_lr, a_lr, flags = self.rate(), self.config.a_lr, 0
+        numbers: dict[str, Tensor] = {}
         if self.method.when(self.moment("arch")):
-            flags |= ARCHITECTURE_STEP
-            self.architecture_step(weights_batch, numbers)
-        self.weight_step(weights_batch, numbers)
+            flags, made = flags | ARCHITECTURE_STEP, self.adam.steps
+            arch_batch = self.task.batch("arch", self.epoch, self.index)
+            numbers |= self.piece("arch", self.move_alphas, batch, arch_batch, w_lr, a_lr)
+            self.adam.steps = made + 1  # a replayed step counts on the device alone
+        numbers |= self.piece("weights", self.move_weights, batch, w_lr)
+        numbers |= {f"alpha.{kind}": t for kind, t in self.alphas.ops.items()}
+        numbers |= {f"edge.{kind}": t for kind, t in self.alphas.edges.items()}
         self.step += 1
         self.index += 1
-        for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+        return Launched(self.step, self.epoch, self.stage, flags, {"w_lr": w_lr, "a_lr": a_lr}, Unread(numbers))
+
+    def piece(self, name: str, work: Callable[..., Mapping[str, Tensor]], *inputs: Any) -> Mapping[str, Tensor]:
+        """`work(*inputs)`, where the backend says so as one replayed graph; inputs are batches and rates."""
+        if self.config.backend != "graph" or any(carry is not None for carry in self.carry.values()):
+            return work(*inputs)
+        parts = [tuple(part) if isinstance(part, tuple) else (part,) for part in inputs]
+        flat = [item for part in parts for item in part]
+
+        def joined(*items: Any) -> Mapping[str, Tensor]:
+            rest = iter(items)
+            again = [tuple(next(rest) for _ in part) for part in parts]
+            return work(*(a if isinstance(b, tuple) else a[0] for a, b in zip(again, inputs, strict=True)))
+
+        return self.replay(name, joined, flat, self.moving)
+
+    def moving(self) -> list[Tensor]:
+        """Every tensor that a step changes in place, optimisers included."""
+        self.sgd.begun()
+        counts = self.adam.counts or self.adam.counted()
+        moments = (*self.sgd.buffers.values(), *self.adam.first.values(), *self.adam.second.values())
+        return [*self.params.values(), *self.alphas.tensors(), *moments, *counts]
+
+    def recorded(self, launched: Launched) -> Step:
+        """What a step says of itself. The only place where a search waits for a GPU.
+
+        Raises:
+            BadInput: a loss or a gradient is no number any more.
+        """
+        found = launched.numbers.read()
+        numbers = dict.fromkeys(STEP_METRICS, math.nan) | launched.rates
+        numbers |= {name: float(found[name]) for name in STEP_METRICS if name in found}
+        for name, what in MUST_BE_FINITE.items():
+            if name in found and not math.isfinite(numbers[name]):
+                became = f"became {'NaN' if math.isnan(numbers[name]) else 'infinite'} at step {launched.step}"
+                fix = "branch from an earlier epoch with smaller learning rates, or smaller clip"
+                raise BadInput("search", what, became, fix)
+        for name in STEP_METRICS[:4]:
             if math.isfinite(numbers[name]):
                 self.sums[name] = self.sums.get(name, 0.0) + numbers[name]
                 self.sums[f"{name}.n"] = self.sums.get(f"{name}.n", 0) + 1
-        read = as_arrays(self.read().weights())
-        alphas, edges = as_arrays(self.alphas.ops), as_arrays(self.alphas.edges)
-        return Step(self.step, self.epoch, self.stage, flags, numbers, alphas, read, edges)
+        part = lambda word: {k.removeprefix(word): a.astype(np.float32) for k, a in found.items() if k.startswith(word)}  # noqa: E731
+        alphas, edges, read = part("alpha."), part("edge."), part("read.")
+        return Step(launched.step, launched.epoch, launched.stage, launched.flags, numbers, alphas, read, edges)
 
     def rate(self) -> float:
         """The weights' learning rate in this epoch."""
@@ -253,39 +335,49 @@ class Search:
         after = self.first_epoch(self.stage + 1) if self.stage + 1 < len(self.method.stages) else self.config.epochs
         return cosine(self.config, self.epoch - first, after - first)
 
-    def architecture_step(self, weights_batch: Batch, numbers: dict[str, float]) -> None:
+    def architecture_step(self, weights_batch: Batch, numbers: dict[str, Any]) -> None:
+        """Move the alphas once; adds its numbers, 0-d tensors, to `numbers`."""
+        arch_batch = self.task.batch("arch", self.epoch, self.index)
+        numbers |= self.move_alphas(weights_batch, arch_batch, self.rate(), self.config.a_lr)
+
+    def weight_step(self, batch: Batch, numbers: dict[str, Any]) -> None:
+        """Move the weights once; adds its numbers, 0-d tensors, to `numbers`."""
+        numbers |= self.move_weights(batch, self.rate())
+
+    def move_alphas(
+        self, weights_batch: Batch, arch_batch: Batch, w_rate: float | Tensor, a_rate: float | Tensor
+    ) -> dict[str, Tensor]:
         """Move the alphas by Adam along the method's gradient of the validation loss."""
-        hyper = self.method.hypergrad(self.objective(weights_batch, self.task.batch("arch", self.epoch, self.index)))
-        numbers["val_loss"] = self.finite(hyper.loss.value, "validation loss")
-        numbers["val_accuracy"] = float(hyper.loss.metrics.get("accuracy", math.nan))
+        hyper = self.method.hypergrad(self.objective(weights_batch, arch_batch, w_rate))
+        numbers = {"val_loss": hyper.loss.value.detach(), "a_grad_norm": joint_norm(hyper.grads)}
         self.carry["arch"] = _detached(hyper.loss.carry)
-        numbers["a_grad_norm"] = self.finite(joint_norm(hyper.grads), "gradient of the alphas")
         before, mix = self.alphas.copied(), self.relax(self.alphas, "read")
         betas = (self.config.a_beta1, self.config.a_beta2)
-        self.adam.step([g.detach() for g in hyper.grads], self.config.a_lr, betas, self.config.a_decay, self.still())
+        self.adam.step([g.detach() for g in hyper.grads], a_rate, betas, self.config.a_decay, self.still)
         after = self.method.settle(before, self.alphas, mix)
         if after is not self.alphas:
             with torch.no_grad():
                 for alpha, settled in zip(self.alphas.tensors(), after.tensors(), strict=True):
                     alpha.copy_(settled)
+        return numbers | {f"val_{name}": t for name, t in hyper.loss.metrics.items()}
 
-    def weight_step(self, batch: Batch, numbers: dict[str, float]) -> None:
-        """Clip the gradient of the training loss at the new alphas, then SGD."""
+    def move_weights(self, batch: Batch, rate: float | Tensor) -> dict[str, Tensor]:
+        """Clip the gradient of the training loss at the new alphas, then SGD; the read-mix is among the numbers."""
 
         def loss_at(mix: Mix) -> Tensor:
             with self.weights_held():
                 return self.evaluate(None, mix, batch, "weights").value
 
         with torch.no_grad():
-            mix = self.method.relax(self.alphas, self.moment("weights")._replace(loss_at=loss_at))
+            mix = self.method.relax(self.alphas, self.moment("weights", loss_at))
         loss = self.evaluate(None, mix, batch, "weights")
         params = list(self.params.values())
         grads = torch.autograd.grad(loss.value, params, materialize_grads=True)
-        numbers["train_loss"] = self.finite(loss.value, "training loss")
-        numbers["train_accuracy"] = float(loss.metrics.get("accuracy", math.nan))
-        numbers["w_grad_norm"] = self.finite(clipped(grads, self.config.clip), "gradient of the weights")
+        numbers = {"train_loss": loss.value.detach(), "w_grad_norm": clipped(grads, self.config.clip)}
         self.carry["weights"] = _detached(loss.carry)
-        self.sgd.step(grads, self.rate(), self.config.momentum, self.config.w_decay)
+        self.sgd.step(grads, rate, self.config.momentum, self.config.w_decay)
+        numbers |= {f"train_{name}": t for name, t in loss.metrics.items()}
+        return numbers | {f"read.{kind}": t for kind, t in self.read().weights().items()}
 
     def end_epoch(self, seconds: float) -> Iterator[Event]:
         """Measure, remember, and say how things stand; an alarm when the collapse level got worse."""
@@ -332,18 +424,18 @@ class Search:
 
     # -- its parts
 
-    def still(self) -> dict[str, Tensor]:
+    def held_entries(self) -> dict[str, Tensor]:
         """Logits of operations that their edge may not hold: no gradient reaches them, and nothing else shall."""
         return {f"alpha.{kind}": ~legal for kind, legal in self.alphas.legal.items() if not bool(legal.all())}
 
     def generator(self, purpose: str, *numbers: int) -> torch.Generator:
         return torch.Generator().manual_seed(seed(self.config.seed, purpose, *numbers))
 
-    def moment(self, phase: str) -> Moment:
+    def moment(self, phase: str, loss_at: Callable[[Mix], Tensor] | None = None) -> Moment:
         steps = self.task.steps("weights")
         done, first = self.epoch * steps + self.index, self.first_epoch(self.stage) * steps
         last = self.first_epoch(self.stage + 1) if self.stage + 1 < len(self.method.stages) else self.config.epochs
-        return Moment(
+        moment = Moment(
             phase,
             self.epoch,
             done / max(1, self.config.epochs * steps),
@@ -351,7 +443,9 @@ class Search:
             self.config.epochs,
             self.stage,
             (done - first) / max(1, last * steps - first),
+            loss_at,
         )
+        return self.replay.watched(moment)
 
     def relax(self, alphas: Alphas, phase: str) -> Mix:
         return self.method.relax(alphas, self.moment(phase))
@@ -377,11 +471,14 @@ class Search:
 
     def evaluate(self, weights: Weights | None, mix: Mix, batch: Batch, phase: str, split: str = "weights") -> Loss:
         """The loss with this step's random numbers: the same masks and hidden state however often it is asked."""
-        torch.manual_seed(seed(self.config.seed, "dropout", self.stage, self.epoch, self.index))
+        if not self.replay.trying:
+            torch.manual_seed(seed(self.config.seed, "dropout", self.stage, self.epoch, self.index))
         return self.task.loss(self.net, weights, mix.to(self.task.dtype), batch, self.carry[split], phase)
 
-    def objective(self, weights_batch: Batch, arch_batch: Batch) -> Objective:
-        """Both losses of this step. The module's own weights are used directly; others through a functional call."""
+    def objective(self, weights_batch: Batch, arch_batch: Batch, rate: float | Tensor | None = None) -> Objective:
+        """Both losses of this step; `rate` None: the one in force. The module's own weights are used directly; others
+        through a functional call.
+        """
         own: Weights = {name: p.detach() for name, p in self.params.items()}
 
         def loss_at(weights: Weights, mix: Mix, batch: Batch, split: str) -> Loss:
@@ -398,7 +495,8 @@ class Search:
             loss = loss_at(weights, mix, arch_batch, "arch")
             return loss._replace(value=loss.value + self.method.penalty(alphas, mix, self.moment("arch")))
 
-        return Objective(train, val, self.ahead, own, self.alphas, self.rate())
+        rate = self.rate() if rate is None else rate
+        return Objective(train, val, partial(self.ahead, rate), own, self.alphas, rate)
 
     @contextmanager
     def weights_held(self) -> Iterator[None]:
@@ -411,9 +509,9 @@ class Search:
             for p in self.params.values():
                 p.requires_grad_(True)
 
-    def ahead(self, weights: Weights, grads: Sequence[Tensor]) -> Weights:
+    def ahead(self, rate: float | Tensor, weights: Weights, grads: Sequence[Tensor]) -> Weights:
         """The virtual step w - xi * (momentum * buffer + grad + decay * w): SGD's next step, without clipping."""
-        rate, momentum, decay = self.rate(), self.config.momentum, self.config.w_decay
+        momentum, decay = self.config.momentum, self.config.w_decay
         return {
             name: w - rate * (momentum * self.sgd.buffer(name) + grad + decay * w)
             for (name, w), grad in zip(weights.items(), grads, strict=True)
@@ -427,15 +525,6 @@ class Search:
         own: Weights = {name: p.detach() for name, p in self.params.items()}
         loss = lambda mix: self.evaluate(own, mix, batch, "read", "arch").value  # noqa: E731
         return probes.alpha_hessian(loss, lambda alphas: self.relax(alphas, "read"), self.alphas, self.config.a_decay)
-
-    def finite(self, value: Tensor | float, what: str) -> float:
-        number = float(value.detach() if isinstance(value, Tensor) else value)
-        if not math.isfinite(number):
-            fix = "branch from an earlier epoch with smaller learning rates, or smaller clip"
-            raise BadInput(
-                "search", what, f"became {'NaN' if math.isnan(number) else 'infinite'} at step {self.step + 1}", fix
-            )
-        return number
 
     # -- orders and state
 
@@ -464,6 +553,14 @@ class Search:
             raise unknown("", "setting to steer", order.name, steerable(self.config.strategy))
         self.config = self.config.with_(**{order.name: order.value})
         self.method = self.factory(**self.config.options)
+        if order.name not in OUTSIDE:
+            self.forget()
+
+    def forget(self) -> None:
+        """What a captured step holds as numbers has changed: capture it anew."""
+        self.replay.forget()
+        self.adam.counts = []
+        self.still = self.held_entries()
 
     def steer_edge(self, order: Order) -> None:
         """Pin, ban or reset: from now on another mask says what the edge may hold. Logits stay where they are."""
@@ -474,6 +571,7 @@ class Search:
         after[edge] = torch.from_numpy(row).to(before.device)
         self.alphas = self.alphas._replace(legal={**self.alphas.legal, kind: after})
         self.adam.revive(f"alpha.{kind}", after & ~before)
+        self.forget()
 
     def state(self) -> State:
         """Everything needed to go on from here. Tensors are shared, not copied."""

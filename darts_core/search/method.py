@@ -64,7 +64,7 @@ class Objective(NamedTuple):
     ]  # the virtual SGD step: momentum and weight decay in, no clipping
     weights: Weights
     alphas: Alphas
-    rate: float
+    rate: float | Tensor  # a 0-d tensor where steps are replayed
 
 
 class Hyper(NamedTuple):
