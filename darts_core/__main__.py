@@ -443,9 +443,10 @@ def said(event: Step | Line) -> str:
                 learned = f"training loss {m.get('train_loss', 0):.3f}, accuracy {m.get('train_accuracy', 0):.3f}"
                 return f"epoch {event.epoch + 1:3d}: {learned}{held}, {event.seconds:.1f} s"
             eigen = f", eigenvalue {event.probes['eigenvalue']:.2f}" if "eigenvalue" in event.probes else ""
+            eigen += f", by the table {event.probes['truth_accuracy']:.3f}" if "truth_accuracy" in event.probes else ""
             return (
                 f"epoch {event.epoch + 1:3d}: training accuracy {m.get('train_accuracy', 0):.3f}, "
-                f"validation {m['valid_accuracy']:.3f}, "
+                f"validation {m.get('valid_accuracy', 0):.3f}, "
                 f"{c['derived_skips']} of {c['derived_edges']} derived edges are skip ({c['level']}), "
                 f"entropy {event.probes['entropy']:.2f}{eigen}, {event.seconds:.1f} s"
             )

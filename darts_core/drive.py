@@ -382,7 +382,7 @@ def _evaluate(
         return evaluate.worth(task, config, state, result)
     from darts_core.search.bilevel import supernet_of
     from darts_core.search.method import Moment
-    from darts_core.strategies import method_of
+    from darts_core.strategies import STRATEGIES, method_of
     from darts_core.tasks import image_task
 
     lines, _ = writer.reader.events()
@@ -390,10 +390,12 @@ def _evaluate(
     tell(Phase("evaluate", "the supernet, its pruned form, and cells trained from scratch on clean labels"))
     clean = image_task(config, task.device, clean=True) if config.label_noise else task
     settings = SearchConfig.from_dict(state.settings)
-    method = method_of(settings)
-    mix = method.relax(state.alphas, Moment("read", state.epoch, 1.0, None, settings.epochs, state.stage, 1.0))
     genotype = Genotype.from_json(result.genotype)
-    supernet = lambda: supernet_of(task, method, state.stage, state.built)  # noqa: E731
+    mix, supernet = None, lambda: None  # a baseline has no supernet to look at
+    if not STRATEGIES[settings.strategy].baseline:
+        method = method_of(settings)
+        mix = method.relax(state.alphas, Moment("read", state.epoch, 1.0, None, settings.epochs, state.stage, 1.0))
+        supernet = lambda: supernet_of(task, method, state.stage, state.built)  # noqa: E731
     for event in evaluate.compare(task, clean, config, state, mix, genotype, trained, supernet):
         tell(event)
         trained.append(event)

@@ -37,7 +37,7 @@ def compare(
     clean: ImageTask,
     config: SearchConfig,
     state: State,
-    mix: Mix,
+    mix: Mix | None,
     genotype: Genotype,
     done: Sequence[Trained],
     supernet: Callable[[], Any],
@@ -53,7 +53,7 @@ def compare(
         supernet: builds the net that the weights in `state` belong to.
     """
     known = {(t.role, t.index) for t in done}
-    if {("supernet", 0), ("pruned", 0)} - known:
+    if mix is not None and {("supernet", 0), ("pruned", 0)} - known:
         yield from _supernets(task, clean, state, mix, genotype, known, supernet())
     if not config.retrain_epochs:
         return

@@ -9,6 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from darts_core.baselines.evolution import evolution
+from darts_core.baselines.random_search import random_search
+from darts_core.baselines.reinforce import reinforce
+from darts_core.baselines.trials import trials
 from darts_core.config import EVALUATE, SearchConfig
 from darts_core.data import DATASETS
 from darts_core.errors import unknown
@@ -21,14 +25,21 @@ from darts_core.training import training, training_strategy
 
 @dataclass(frozen=True)
 class Entry:
-    """A strategy and where its options and first sentence are written."""
+    """A strategy and where its options and first sentence are written.
+
+    `baseline`: it proposes and scores whole cells (`baselines/`); its options cannot change on the way.
+    """
 
     strategy: Strategy
     factory: Callable[..., Any]
+    baseline: bool = False
 
 
 STRATEGIES: Mapping[str, Entry] = {
     "darts": Entry(bilevel(darts), darts),
+    "random": Entry(trials(random_search), random_search, baseline=True),
+    "evolution": Entry(trials(evolution), evolution, baseline=True),
+    "reinforce": Entry(trials(reinforce), reinforce, baseline=True),
 }
 
 
@@ -53,8 +64,7 @@ def method_of(config: SearchConfig) -> Method:
 def catalogue() -> dict[str, Any]:
     """Strategies with their options, and data sets, as `catalogue.json` holds them."""
     methods = {
-        name: {"doc": _first_line(entry.factory), "options": options(entry.factory)}
-        for name, entry in STRATEGIES.items()
+        name: {"doc": _first_line(entry.factory), "options": _options(entry)} for name, entry in STRATEGIES.items()
     }
     fixed = tuple(row["name"] for row in options(training))
     return {
@@ -62,6 +72,11 @@ def catalogue() -> dict[str, Any]:
         "training": {"doc": _first_line(training), "options": options(training, fixed)},
         "datasets": {name: {"doc": source.doc} for name, source in DATASETS.items()},
     }
+
+
+def _options(entry: Entry) -> list[dict[str, Any]]:
+    names = tuple(inspect.signature(entry.factory).parameters)
+    return options(entry.factory, fixed=names if entry.baseline else ())
 
 
 def _first_line(factory: Callable[..., Any]) -> str:

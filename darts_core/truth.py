@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from darts_core import io
+from darts_core.config import SearchConfig
 from darts_core.errors import BadInput
 from darts_core.genotype import Genotype, ops_of
 from darts_core.space import SPACES, CellSpec, meaning, space_named
@@ -189,6 +190,12 @@ def probes(table: Table, genotype: Genotype) -> dict[str, float]:
     found = table.rating(genotype)
     names = ("accuracy", "rank", "low", "high", "regret")
     return {f"truth_{name}": float(getattr(found, name)) for name in names}
+
+
+def probed(config: SearchConfig, genotype: Genotype) -> dict[str, float]:
+    """`probes` of a search's present cell where its space has a table for its images, else nothing."""
+    table = table_of(config.space, config.dataset) if not config.resize else None
+    return probes(table, genotype) if table is not None and config.nodes in (0, table.cell.nodes) else {}
 
 
 def in_words(probed: Mapping[str, float], cells: int) -> str:

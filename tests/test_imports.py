@@ -27,7 +27,7 @@ TORCH = [
     {"search.method"},                                           # the types of a search, before what uses them
     {"tasks", "language", "exhaustive"},
     {"search"},
-    {"methods"},
+    {"methods", "baselines"},
     {"training"},
     {"strategies"},
     {"evaluate"},

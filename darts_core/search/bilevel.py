@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from darts_core import derive as derivation
+from darts_core import truth
 from darts_core.config import SearchConfig, steerable
 from darts_core.errors import BadInput, unknown
 from darts_core.events import (
@@ -390,6 +391,7 @@ class Search:
         found = {
             "entropy": derivation.entropy(self.task.space, arrays),
             "valid_rise": probes.rise_above_minimum(self.history, metrics["valid_loss"]),
+            **truth.probed(self.config, genotype),
         }
         every = self.config.hessian_every or self.method.eigenvalue_every
         if every and ((self.epoch + 1) % every == 0 or self.epoch + 1 == self.config.epochs):

@@ -1,0 +1,31 @@
+"""REINFORCE (Williams 1992; Zoph and Le 2017): a controller draws cells, and what scored well becomes more likely.
+
+The controller is a table of logits, one per edge and operation, as in the code of NAS-Bench-201; `alphas` show them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from darts_core.baselines.propose import sampled
+from darts_core.baselines.trials import Baseline
+from darts_core.search.option import Choice, Range
+
+
+def reinforce(
+    score: Annotated[
+        str,
+        Choice("short", "shared", "table"),
+        "How a cell is scored: trained for a short while, by weights that all cells share, or looked up (space nb3).",
+    ] = "short",
+    rate: Annotated[float, Range(1e-6, 10), "Learning rate of the controller (Adam)."] = 0.1,
+    baseline: Annotated[
+        float, Range(0, 0.9999), "How slowly the mean reward moves that a reward is held against."
+    ] = 0.9,
+    trial_steps: Annotated[int, Range(1, 100_000), "Training steps of each cell, where it is trained."] = 20,
+    trials: Annotated[int, Range(0, 1_000_000), "End after so many cells; 0: when the steps are spent."] = 0,
+    score_images: Annotated[int, Range(1, 1_000_000), "Validation images that a score is measured on."] = 600,
+    shared_part: Annotated[float, Range(0.01, 0.99), "Share of the steps that train the shared weights."] = 0.7,
+) -> Baseline:
+    """A policy of one softmax per edge, moved along reward times grad log p."""
+    return Baseline(sampled, score, trial_steps, trials, score_images, shared_part, rate=rate, baseline=baseline)
