@@ -46,7 +46,7 @@ def tiny_build(
     low, middle, high = np.quantile(table.means, [0, 0.5, 1])
     console.print(
         f"wrote {truth.files(space, place)[0]}: {len(table.means):,} cells, {seeds} seeds; test accuracy {low:.3f} "
-        f"to {high:.3f}, half of them above {middle:.3f}; standard error of a mean {table.noise:.4f}",
+        f"to {high:.3f}, half of them above {middle:.3f}; standard error of a good one {table.noise(high):.4f}",
         markup=False,
         soft_wrap=True,
     )

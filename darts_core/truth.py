@@ -29,6 +29,7 @@ from darts_core.space import SPACES, CellSpec, meaning, space_named
 
 DATASET = "digits"
 LIMIT = 8 << 20  # bytes of a table: 15,625 rows of 20 seeds need 5 MB
+ALIKE = 0.05  # accuracies within which cells are taken to have the same noise
 WIDTH = 2.0  # standard errors within which two cells are not told apart
 REMAKE = "make it again: python -m darts_core tiny build"
 
@@ -67,10 +68,14 @@ class Table:
         """(cells,) mean test accuracy."""
         return self.test.mean(1)
 
-    @cached_property
-    def noise(self) -> float:
-        """Standard error of a mean: the seeds' deviation, pooled over all cells, by the root of their number."""
-        return float(np.sqrt(self.test.var(1, ddof=1).mean() / self.seeds)) if self.seeds > 1 else 0.0
+    def noise(self, mean: float) -> float:
+        """Standard error of a mean accuracy near `mean`: the seeds' deviation, pooled over the cells within 0.05 of it
+        (cells that learn nothing all score alike, those that learn a little vary most), by the root of their number.
+        """
+        if self.seeds < 2:
+            return 0.0
+        near = np.abs(self.means - mean) <= ALIKE
+        return float(np.sqrt(self.test[near].var(1, ddof=1).mean() / self.seeds))
 
     def number(self, genotype: Genotype) -> int:
         """The row of a cell.
@@ -91,7 +96,8 @@ class Table:
     def rating(self, genotype: Genotype) -> Rating:
         """What the table says of a cell."""
         n = self.number(genotype)
-        mine, apart = float(self.means[n]), WIDTH * np.sqrt(2) * self.noise
+        mine = float(self.means[n])
+        apart = WIDTH * np.sqrt(2) * self.noise(mine) + 1e-12  # equal cells have equal sums but for rounding
         return Rating(
             accuracy=mine,
             valid=float(self.valid[n].mean()),
