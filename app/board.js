@@ -11,6 +11,7 @@ const RETRY = 1000; // milliseconds before the next try to connect
 const LOOK_AGAIN = 3000; // the same for a run that failed or was stopped: somebody may resume it
 const CHART_NAMES = ["shares", "loss", "accuracy", "entropy", "eigenvalue"];
 const LEARNING = ["loss", "accuracy"]; // what is left of them where a fixed cell is trained
+const COST_NAMES = ["parameters", "macs"];
 
 // Feed
 
@@ -176,7 +177,11 @@ class Board {
     this.heat = heatPanel(this);
     this.table = tablePanel(this);
     this.outcome = outcomePanel(this);
-    this.charts = CHART_NAMES.filter((name) => !this.data.fixed || LEARNING.includes(name)).map((name) => new Chart(name, figures[name], this));
+    const named = (names) => names.map((name) => new Chart(name, figures[name], this));
+    const { fixed, costs, cells } = this.data;
+    this.charts = named(CHART_NAMES.filter((name) => !fixed || LEARNING.includes(name)));
+    this.otherShares = !fixed && Object.keys(cells).length === 2 ? new Chart("shares-other", figures.shares, this) : null;
+    this.charts.push(...(this.otherShares ? [this.otherShares] : []), ...named(costs && !fixed ? COST_NAMES : []));
     this.meter.el.hidden = !this.data.collapse;
     this.edgeCard.el.hidden = this.heat.el.hidden = Boolean(this.data.fixed);
     this.root.classList.toggle("db-fixed", Boolean(this.data.fixed));
@@ -637,8 +642,12 @@ class Board {
     const chart = due.sort((a, b) => a.drawnAt - b.drawnAt)[0];
     if (!chart) return;
     const isEdge = chart === this.edgeChart;
-    const kind = isEdge ? this.edge.kind : this.kind;
-    const columns = columnsOf(this.records, this.story, this.data.cells[kind], kind, isEdge ? this.edge.index : 0);
+    const other = Object.keys(this.data.cells).find((kind) => kind !== this.kind);
+    const kind = isEdge ? this.edge.kind : chart === this.otherShares ? other : this.kind;
+    const columns = COST_NAMES.includes(chart.name)
+      ? costColumns(this.records, this.data.cells, this.data.costs)
+      : columnsOf(this.records, this.story, this.data.cells[kind], kind, isEdge ? this.edge.index : 0);
+    if (this.otherShares && chart.name.startsWith("shares")) chart.rename(`Share of each operation, ${kind} cell`);
     const empty = chart.template.data.every((trace) => !columns[trace.meta.column]?.some((y) => y !== null));
     chart.card.hidden = empty;
     if (empty) chart.dirty = false;

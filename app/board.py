@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import darts_core.view
-from darts_core.config import EVALUATE
+from darts_core.config import EVALUATE, SearchConfig
+from darts_core.cost import costs_of, image_of
 from darts_core.derive import collapse, skip_of
+from darts_core.errors import BadInput
 from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.legal import edge_name
 from darts_core.space import CellSpec, SearchSpace
-from darts_core.view.figures import templates
+from darts_core.view.figures import cost_templates, templates
 from darts_core.view.layout import cell_layout
 from darts_core.view.palette import KIND_TITLES, OP_MEANING, colours
 
@@ -63,6 +65,7 @@ def build_board_data(
     branch: bool = False,
     inherited: Sequence[Mapping[str, Any]] = (),
     control: Mapping[str, Sequence[float]] | None = None,
+    events: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """All that the board needs to know of a run before its first record arrives, as plain JSON.
 
@@ -78,6 +81,7 @@ def build_board_data(
         steer: the edge's panel offers Pin, Ban and Reset while the run takes orders.
         branch: the transport offers "Branch from here".
         control: probe -> [lowest, highest] in a comparable search that did not collapse.
+        events: of the run so far, for what it said of images of your own.
         inherited: orders about edges that were in force where a branch began: {kind, name, value} each.
 
     Raises:
@@ -101,7 +105,8 @@ def build_board_data(
         "view": checked_view(space, view or {}),
         "cells": {kind: _cell(kind, cell) for kind, cell in space.cells.items()},
         "meanings": {op: OP_MEANING.get(op, "") for op in ops},
-        "figures": templates(ops),
+        "figures": templates(ops) | cost_templates(),
+        "costs": None if fixed else cost_tables(space, info, events),
         "fixed": fixed,
         "collapse": None if fixed else collapse_levels(space),
         "temperature": info.get("config", {}).get("temperature", 1.0),
@@ -153,6 +158,21 @@ def collapse_levels(space: SearchSpace) -> dict[str, Any] | None:
         return collapse(space, mixes, genotype).level
 
     return {"kind": kind, "op": skip, "levels": [level(skips) for skips in range(edges + 1)]}
+
+
+def cost_tables(
+    space: SearchSpace, info: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """What operations cost in the supernet ("mixture") and in a derived network; None where that is not counted."""
+    try:
+        config = SearchConfig.from_dict(info["config"])
+    except BadInput:  # of another version: the picture does not need it
+        return None
+    image = image_of(info["config"], events)
+    if image is None:
+        return None
+    forms = {"mixture": costs_of(space, config, image, True), "derived": costs_of(space, config, image, False)}
+    return {name: costs.to_json() for name, costs in forms.items() if costs is not None} or None
 
 
 def board_js() -> str:

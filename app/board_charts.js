@@ -38,6 +38,11 @@ class Chart {
     this.card = make("section", { class: "db-card", "data-chart": name }, this.head, this.about, this.box);
   }
 
+  rename(text) {
+    say(this.head, text);
+    this.box.setAttribute("aria-label", text);
+  }
+
   isDue(now) {
     if (now - this.drawnAt > HIDDEN_EVERY) return true;
     const { top, bottom } = this.box.getBoundingClientRect();

@@ -270,6 +270,40 @@ function columnsOf(records, story, cell, kind, edge) {
   return Object.assign(table, story.probes);
 }
 
+/** What the mixture costs, and the cell derived from it; the same as darts_core/view/tables.py's `costs`. */
+function costColumns(records, cells, costs) {
+  const at = thin(records.count);
+  const table = { step: at.map((i) => records.step(i)) };
+  for (const name of ["mixture", "derived"]) {
+    const rows = at.map((i) => costOf(costs[name], cells, (kind) => records.tensor(`mix.${kind}`, i), name === "derived"));
+    table[`cost:${name}_params`] = rows.map(([params]) => params);
+    table[`cost:${name}_macs`] = rows.map(([, macs]) => macs);
+  }
+  return table;
+}
+
+/** [parameters, multiply-adds]: the fixed part, and of each operation as much as it weighs (`derived`: of those alone
+    that derivation keeps). A row that sums to more than one counts as one. */
+function costOf(costs, cells, mixOf, derived) {
+  let [params, macs] = costs.fixed;
+  for (const kind of Object.keys(costs.params)) {
+    const cell = cells[kind];
+    const n = cell.ops.length;
+    const mix = mixOf(kind);
+    const { best, kept } = derived ? strongest(cell, mix) : {};
+    for (let e = 0; e < cell.edges.length; e += 1) {
+      let whole = 0;
+      for (let o = 0; o < n; o += 1) whole += mix[e * n + o];
+      for (let o = 0; o < n; o += 1) {
+        const share = derived ? Number(kept[e] && best[e] === o) : mix[e * n + o] / Math.max(1, whole);
+        params += share * costs.params[kind][e * n + o];
+        macs += share * costs.macs[kind][e * n + o];
+      }
+    }
+  }
+  return [params, macs];
+}
+
 /** What part of all edges each operation has; a row that sums to more than one counts as one. */
 function shares(mix, edges, n) {
   const part = new Array(n).fill(0);

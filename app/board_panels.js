@@ -197,6 +197,7 @@ function meterPanel(op) {
   const level = make("b", { class: "db-level" });
   const why = make("span", { class: "db-about" });
   const facts = make("dl", { class: "db-facts" });
+  const caveat = make("span", { class: "db-about", hidden: "" }, "Both accompany a collapse; neither foretells it.");
   const reason = make("p", { class: "db-reason", hidden: "" });
   const status = make("span", { class: "db-heard", role: "status" });
   const el = make(
@@ -208,6 +209,7 @@ function meterPanel(op) {
     level,
     why,
     facts,
+    caveat,
     reason,
     status,
   );
@@ -248,11 +250,8 @@ function meterPanel(op) {
     const key = JSON.stringify([rows, alarm?.step]);
     if (facts.dataset.said === key) return;
     facts.dataset.said = key;
-    facts.replaceChildren(
-      ...rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))),
-      ...(rows.length ? [make("div", { class: "db-about" }, "Both accompany a collapse; neither foretells it.")] : []),
-    );
-    facts.hidden = !rows.length;
+    facts.replaceChildren(...rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+    facts.hidden = caveat.hidden = !rows.length;
     reason.hidden = !alarm;
     say(reason, alarm ? `It became ${alarm.level} at step ${alarm.step}: ${alarm.reason}.` : "");
   }

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # A room imports from rooms in earlier lines and from its own. Rooms of one line may import one another.
 PLAIN = [
     {"errors", "seeds", "io", "space", "genotype", "config", "events", "derive", "legal", "zoo", "truth", "evaluation"},
-    {"cures"},
+    {"cures", "stack"},
+    {"cost"},
     {"runs"},
     {"view"},
     {"export"},

@@ -123,6 +123,7 @@ def the_board(info: Mapping[str, Any], replays: bool, orders: bool = False, goes
         "inherited": going_back.inherited(info),
         "steer": orders,
         "branch": goes_back,
+        "events": stream.feed(info["name"]).told(),
     }
     board(build_board_data(info, view=view | {"play": replays}, headed=True, **known), **picks)
     if st.session_state.pop("open-panel", False):

@@ -73,6 +73,21 @@ def templates(ops: Sequence[str]) -> dict[str, Template]:
     }
 
 
+def cost_templates() -> dict[str, Template]:
+    """ "parameters" and "macs": what the mixture costs, and the cell that would be derived; columns of `tables.costs`."""
+    rule = "Solid: the cell derived now. Dashed: one operation per edge, drawn by its weight; all edges count."
+    return {
+        "parameters": _figure(
+            "Parameters", f"Learned numbers of the whole network. {rule}",
+            _costs("params", "parameters"), {"yaxis": {"rangemode": "tozero"}}, labels="bottom",
+        ),
+        "macs": _figure(
+            "Multiply-adds", f"For one image, in convolutions and linear layers alone. {rule}",
+            _costs("macs", "multiply-adds"), {"yaxis": {"rangemode": "tozero"}}, labels="bottom",
+        ),
+    }  # fmt: skip
+
+
 def filled(template: Template, columns: Mapping[str, np.ndarray], marks: Sequence[Mark] = ()) -> Template:
     """The template with its numbers and a labelled dashed line for each mark; columns that are missing stay empty."""
     figure = copy.deepcopy(template)
@@ -205,6 +220,19 @@ def _pair(what: str, number: str) -> list[dict[str, Any]]:
             "hovertemplate": f"{word} %{{y:{number}}}<br>step %{{x}}<extra></extra>",
         })  # fmt: skip
     return [traces[0], traces[2], traces[1], traces[3]]
+
+
+def _costs(what: str, word: str) -> list[dict[str, Any]]:
+    """The derived cell solid, the mixture dashed."""
+    return [
+        {
+            "type": "scatter", "mode": "lines", "name": name, "uid": f"cost-{name}-{what}",
+            "meta": {"column": f"cost:{name}_{what}", "x": "step", "ink": True},
+            "line": {"color": INK, "width": 2, "dash": dash},
+            "hovertemplate": f"{name}: %{{y:,.0f}} {word}<br>step %{{x}}<extra></extra>",
+        }
+        for name, dash in (("derived", "solid"), ("mixture", "dash"))
+    ]  # fmt: skip
 
 
 def _probe(name: str, word: str, number: str) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from darts_core.cost import Costs
+from darts_core.cost import derived as derived_cost
 from darts_core.derive import Collapse, collapse, derive
 from darts_core.events import order_words
 from darts_core.space import SearchSpace
@@ -81,6 +83,24 @@ def columns(
         table[f"share:{op}"] = by_op[:, column]
         table[f"edge:{op}"] = mix[at, edge, column]
     return table | probes(events)
+
+
+def costs(steps: np.ndarray, space: SearchSpace, mixture: Costs, network: Costs, most: int = POINTS) -> dict[str, Any]:
+    """Columns of `figures.cost_templates`: the mixture's expected cost and that of the cell derived from it.
+
+    Args:
+        mixture: counts of the supernet's form.     network: counts of the derived network's form.
+    """
+    at = thin(len(steps), most)
+    table: dict[str, Any] = {"step": steps["step"][at]}
+    found = []
+    for i in at:
+        mixes = mixes_at(steps, i, space)
+        found.append((mixture.of(mixes), derived_cost(network, space, mixes)))
+    for column, name in enumerate(("mixture", "derived")):
+        for what in ("params", "macs"):
+            table[f"cost:{name}_{what}"] = np.array([getattr(pair[column], what) for pair in found])
+    return table
 
 
 def probes(events: Events) -> dict[str, np.ndarray]:
