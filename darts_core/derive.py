@@ -100,7 +100,7 @@ class Reading(NamedTuple):
     """What a search recorded of one cell at one step."""
 
     mix: np.ndarray  # (edges, ops) weights, 0 where not legal
-    alpha: np.ndarray  # (edges, ops) logits; what stands where an operation is not legal means nothing
+    alpha: np.ndarray | None  # (edges, ops) logits; what stands where an operation is not legal means nothing
     edge: np.ndarray | None = None  # (edges,) logits of the edges themselves, where the method has them (PC-DARTS)
 
 
@@ -133,6 +133,8 @@ def edge_normalised(cell: CellSpec, at: Reading) -> CellGenes:
     them gets beta = logsumexp of the edge's alphas; the product is then one softmax over all that enters the node.
     """
     mix, legal = _checked(cell, at.mix), cell.legal_array()
+    if at.alpha is None:
+        raise BadInput("derivation", "alpha", "was not recorded", "choose another rule, or a run that searches")
     alpha = np.where(legal, np.asarray(at.alpha, dtype=float), -np.inf)
     if not np.isfinite(alpha[legal]).all():
         raise _not_finite("alpha")
@@ -246,7 +248,7 @@ def readings(space: SearchSpace, record: np.ndarray) -> dict[str, Reading]:
     return {
         kind: Reading(
             np.asarray(record[f"mix.{kind}"], dtype=float),
-            np.asarray(record[f"alpha.{kind}"], dtype=float),
+            np.asarray(record[f"alpha.{kind}"], dtype=float) if f"alpha.{kind}" in names else None,
             np.asarray(record[f"edge.{kind}"], dtype=float) if f"edge.{kind}" in names else None,
         )
         for kind in space.cells

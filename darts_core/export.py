@@ -14,7 +14,7 @@ from typing import Literal
 from darts_core.errors import BadInput, unknown
 from darts_core.genotype import Genotype
 from darts_core.runs import RunReader, export_run
-from darts_core.view import dot, movie, svg, tikz
+from darts_core.view import dot, movie, report, svg, tikz
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,10 @@ EXPORTS: Mapping[str, Format] = {
     "mp4": Format(
         "MP4", "mp4", "video/mp4", "The same as a film; needs ffmpeg.", "run",
         lambda source: movie.mp4(source.the_run("mp4")),
+    ),
+    "html": Format(
+        "HTML report", "html", "text/html", "One file with scrubber, ribbons and charts; needs no server.", "run",
+        lambda source: report.report(source.the_run("html")),
     ),
     "zip": Format(
         "Run (zip)", "zip", "application/zip", "The recorded run, for another machine.", "run",

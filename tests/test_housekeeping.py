@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from app import notes, process, stream
-from app.words import reproduction
 from darts_core import __main__ as program
 from darts_core import runs
 from darts_core.config import PRESETS, SearchConfig
 from darts_core.errors import BadInput
+from darts_core.view.recipe import reproduction
 from tests import fake_writer
 from tests.test_pages_states import page, said
 
@@ -147,6 +147,15 @@ def test_two_selected_runs_can_be_compared(folder: Path) -> None:
     fake_writer.write(folder, "two", steps=80, rate=0)
     test = select(page("runs"), 0, 1)
     assert "2 runs selected" in said(test) and any(button.label == "Compare" for button in test.button)
+
+
+def test_branches_stand_below_their_parent(folder: Path) -> None:
+    for name, parent in (("two", "one"), ("three", "two")):
+        origin = {"run": parent, "epoch": 1, "step": 40, "sha256": "0" * 64}
+        runs.RunWriter.create(folder, name, fake_writer.info(name, 80) | {"parent": origin}).close()
+    tree = next(code.value for code in page("runs").code if "after 1 epochs" in code.value)
+    assert [line.strip("\u2514\u2500 ").split()[0] for line in tree.splitlines()] == ["one", "two", "three"]
+    assert tree.splitlines()[2].startswith("    \u2514")
 
 
 # The command that makes it again --------------------------------------------------------------------------

@@ -28,7 +28,7 @@ CLOSELY = 5000  # records that explanations look at
 SEEDS = 12  # other seeds that explanations ask, at most
 OWN = "search"  # not a rule of the table: the cell as the search derived it
 TABS = ("Picture", "Why", "Derivation lab", "Numbers", "Code and data")
-SLOW = ("pdf", "png", "gif", "mp4", "zip")  # made when they are asked for
+QUICK = ("json", "text", "svg", "dot", "tikz")  # made at once; the others when they are asked for
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
@@ -116,7 +116,7 @@ def downloads(run: Recorded, genotype: Genotype, step: int, formats: Mapping[str
             file = f"{run.name}-step{step}.{format.suffix}"
             try:
                 made = partial(export, genotype, name, run.title, reader)
-                data = made if name in SLOW else made()
+                data = made() if name in QUICK else made
             except BadInput as problem:
                 st.button(format.title, disabled=True, key=f"download-{name}", help=escaped(str(problem)))
                 continue
@@ -176,7 +176,11 @@ def lab(run: Recorded, step: int) -> None:
         with columns[i % 2].container(border=True):
             st.markdown(f"##### {rule.title}")
             st.caption(f"{rule.doc} Source: {rule.source}.")
-            genotype = derive_by(run.space, at, name, threshold)
+            try:
+                genotype = derive_by(run.space, at, name, threshold)
+            except BadInput as problem:
+                choose.trouble(problem)
+                continue
             genes = [gene for cell in genotype.cells.values() for node in cell.nodes for gene in node]
             skips = sum(gene.op in SKIPS for gene in genes)
             st.text(f"{len(genes)} edges, {skips} of them skip. {against(reference, genotype, name)}")

@@ -12,12 +12,14 @@ from typing import Any
 import streamlit as st
 
 from app import choose, notes, stream
-from app.words import STATES, escaped, reproduction
+from app.words import STATES, escaped
 from darts_core import runs
 from darts_core.derive import SKIPS
 from darts_core.errors import BadInput
 from darts_core.genotype import Genotype
+from darts_core.view.recipe import reproduction
 from darts_core.view.svg import genotype_svg
+from darts_core.view.tables import family
 
 ROOT = runs.runs_root()
 UPLOAD = 64  # MB of a zip; what it may unpack to is bounded by `import_run`
@@ -248,6 +250,26 @@ def bring_in() -> None:
                 st.success(escaped(f"{made.name} is there: {made.step_count():,} steps."), icon=":material/check:")
 
 
+def tree(parents: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """Every family of branches: each run below the one it left, with a way to compare them."""
+    told: set[str] = set()
+    for name in parents:
+        relatives = [] if name in told else family(parents, name)
+        told |= {relative.name for relative in relatives}
+        if len(relatives) < 2:
+            continue
+        lines = []
+        for relative in relatives:
+            lead = "    " * (relative.depth - 1) + "\u2514\u2500\u2500 " if relative.depth else ""
+            began = "" if relative.epoch is None else f"   after {relative.epoch} epochs"
+            lines.append(f"{lead}{relative.name}{began}{'' if relative.name in parents else '   (deleted)'}")
+        st.code("\n".join(lines), language=None)
+        there = [relative.name for relative in relatives if relative.name in parents][:COMPARED]
+        if len(there) > 1:
+            words, query = f"Compare {len(there)} of this family", {"runs": ",".join(there)}
+            st.page_link("app_pages/compare.py", label=words, icon=":material/compare_arrows:", query_params=query)
+
+
 def trash_can() -> None:
     found = runs.trashed(ROOT)
     if not found:
@@ -292,6 +314,10 @@ if known:
 else:
     choose.nothing_yet()
     st.caption("Or in a terminal: python -m darts_core search --preset laptop")
+parents = {name: info["parent"] for name, info in infos.items()}
+if any(parents.values()):
+    with st.expander("Tree of branches", icon=":material/account_tree:"):
+        tree(parents)
 left, right = st.columns(2)
 with left.expander("Import a run", icon=":material/upload:"):
     bring_in()
