@@ -17,6 +17,7 @@ GROUPS = {
     "method": "Method",
     "weights": "Weights (training)",
     "alphas": "Alphas (architecture)",
+    "text": "Text and recurrent network",
     "probes": "Measurements and evaluation",
     "run": "Run",
 }

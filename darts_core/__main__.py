@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io as memory
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from darts_core import commands, io, net_commands
-from darts_core.config import EVALUATE, PRESETS, SearchConfig, preset_named, settings_of
+from darts_core.config import EVALUATE, PRESETS, SearchConfig, catalogue, preset_named, settings_of
 from darts_core.derive import RULES, THRESHOLD, derive_by, readings
 from darts_core.drive import branch as make_branch
 from darts_core.drive import drive, new_run, settings_in
@@ -37,6 +38,7 @@ from darts_core.events import (
     Phase,
     Result,
     Resumed,
+    Sample,
     Step,
     Trained,
     order_words,
@@ -92,10 +94,16 @@ def search(
         str | None, typer.Option("--preset", help=f"Where to start from: {', '.join(PRESETS)} (default: laptop).")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="digits, fashion_mnist, cifar10, cifar100, folder, npz.")
+        str | None,
+        typer.Option(
+            "--dataset",
+            help="digits, fashion_mnist, cifar10, cifar100, folder, npz; markov, agreement, ptb, wikitext2, text.",
+        ),
     ] = None,
     path: Annotated[str | None, typer.Option("--path", help="Folder or file of the data set.")] = None,
-    space: Annotated[str | None, typer.Option("--space", help="darts, s2 or tiny.")] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", help="darts, s1 to s4, nasbench201, tiny; for text: darts-rnn.")
+    ] = None,
     strategy: Annotated[str | None, typer.Option("--strategy", help="The search method.")] = None,
     order: Annotated[
         str | None, typer.Option("--order", help="1: first order; 2: second order as published; exact.")
@@ -138,7 +146,7 @@ def search(
     if config_json is not None:
         config = SearchConfig.from_dict({**_object(config_json), **changes})
     else:
-        config = _preset_config(preset or "laptop", changes)
+        config = _preset_config(preset or _usual_preset(changes), changes)
     _check_path(config)
     root = runs_root(runs)
     if seeds is None:
@@ -438,10 +446,16 @@ def said(event: Step | Line) -> str:
             return f"{event.name}: {event.message}"
         case Epoch():
             m, c = event.metrics, event.collapse
-            if "entropy" not in event.probes:  # nothing is searched
+            if "entropy" not in event.probes and "valid_perplexity" not in m:  # nothing is searched
                 held = f", validation {m['valid_accuracy']:.3f}" if "valid_accuracy" in m else ""
                 learned = f"training loss {m.get('train_loss', 0):.3f}, accuracy {m.get('train_accuracy', 0):.3f}"
                 return f"epoch {event.epoch + 1:3d}: {learned}{held}, {event.seconds:.1f} s"
+            if "valid_perplexity" in m:
+                return (
+                    f"epoch {event.epoch + 1:3d}: training perplexity {m.get('train_perplexity', math.nan):.2f}, "
+                    f"validation {m['valid_perplexity']:.2f}{_floor(m)}, "
+                    f"{_searched(event)}{event.seconds:.1f} s"
+                )
             eigen = f", eigenvalue {event.probes['eigenvalue']:.2f}" if "eigenvalue" in event.probes else ""
             eigen += f", by the table {event.probes['truth_accuracy']:.3f}" if "truth_accuracy" in event.probes else ""
             return (
@@ -450,6 +464,8 @@ def said(event: Step | Line) -> str:
                 f"{c['derived_skips']} of {c['derived_edges']} derived edges are skip ({c['level']}), "
                 f"entropy {event.probes['entropy']:.2f}{eigen}, {event.seconds:.1f} s"
             )
+        case Sample():
+            return f"  it writes: {' / '.join(event.text.splitlines())[:150]}"
         case Alarm():
             return f"{event.level}: {event.reason} (step {event.step})"
         case Applied():
@@ -464,12 +480,28 @@ def said(event: Step | Line) -> str:
             accuracy = (
                 f"validation accuracy {event.accuracy:.3f}" if held else f"test accuracy {event.test_accuracy:.3f}"
             )
+            if "test_perplexity" in event.metrics:
+                accuracy = f"test perplexity {event.metrics['test_perplexity']:.2f}"
             return f"{what}: {accuracy} ({event.parameters:,} parameters, {event.seconds:.1f} s)"
         case Result():
             return f"result after step {event.step}" + (" (stopped)" if event.stopped else "")
         case Interrupted():
             return f"interrupted by {event.reason} after step {event.step}"
     return ""
+
+
+def _searched(event: Epoch) -> str:
+    """How the cell of a recurrent search stands; nothing where none is searched."""
+    c = event.collapse
+    if "entropy" not in event.probes:
+        return ""
+    skips = f"{c['derived_skips']} of {c['derived_edges']} derived edges are identity ({c['level']})"
+    return f"{skips}, entropy {event.probes['entropy']:.2f}, "
+
+
+def _floor(metrics: Mapping[str, float]) -> str:
+    """The lowest possible perplexity, where it is known."""
+    return f" (no model can be below {metrics['floor_perplexity']:.2f})" if "floor_perplexity" in metrics else ""
 
 
 def _progress() -> Progress:
@@ -500,6 +532,13 @@ def _into_log(path: Path) -> None:
 def _preset_config(name: str, changes: Mapping[str, Any]) -> SearchConfig:
     """The preset with changes. Another data set or space than the preset's keeps its other values."""
     return preset_named(name).config(**changes)
+
+
+def _usual_preset(changes: Mapping[str, Any]) -> str:
+    """Where a search starts from that names no preset: by its space, or by what its data set is of."""
+    known = catalogue()["datasets"].get(str(changes.get("dataset")), {})
+    of_text = changes.get("space") == "darts-rnn" or known.get("kind") == "text"
+    return "recurrent" if of_text else "laptop"
 
 
 def _assignments(pairs: Sequence[str] | None) -> dict[str, str]:
@@ -600,15 +639,18 @@ def _compared(one: RunReader, other: RunReader) -> dict[str, Any]:
 
 def _draw(genotype: Genotype) -> None:
     """The derived cell in text: per node its operations and sources."""
-    names = ("c_{k-2}", "c_{k-1}")
     for kind, cell in genotype.cells.items():
+        outside = ("c_{k-2}", "c_{k-1}") if cell.inputs == 2 else ("input",)
+
+        def named(state: int, outside: tuple[str, ...] = outside) -> str:
+            return outside[state] if state < len(outside) else f"node {state - len(outside)}"
+
         console.print(f"{kind} cell", style="bold")
         for node, genes in enumerate(cell.nodes):
-            parts = [f"{g.op}({names[g.source] if g.source < 2 else f'node {g.source - 2}'})" for g in genes]
+            parts = [f"{g.op}({named(g.source)})" for g in genes]
             console.print(f"  node {node} = {' + '.join(parts) or 'nothing'}", markup=False, soft_wrap=True)
-    console.print(
-        f"  output = {', '.join(f'node {s - 2}' for s in next(iter(genotype.cells.values())).output)}", markup=False
-    )
+        joined = "mean of " if kind == "recurrent" else ""
+        console.print(f"  output = {joined}{', '.join(map(named, cell.output))}", markup=False)
 
 
 def _print_runs(rows: Sequence[Any]) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from darts_core import io
 from darts_core.errors import BadInput, unknown
+from darts_core.events import STEP_METRICS, TEXT_METRICS
 from darts_core.genotype import Genotype, space_of
 from darts_core.space import MAX_NODES, SPACES, SearchSpace, space_named
 from darts_core.zoo import published
@@ -122,9 +123,11 @@ class SearchConfig:
     the code), on the embedded digits.
     """
 
-    dataset: str = _setting("digits", "data", "Which images to search on.")
+    dataset: str = _setting("digits", "data", "Which images, or which text, to search on.")
     path: str = _setting("", "data", "Folder or file of the data set; empty: the usual place.")
-    subset: int = _setting(0, "data", "Use only this many training images; 0: all.", 0, 10_000_000, unit="images")
+    subset: int = _setting(
+        0, "data", "Use only this many training images (or tokens of text); 0: all.", 0, 10_000_000, unit="images"
+    )
     resize: int = _setting(0, "data", "Resize images to this side; 0: as they are.", 0, 512, unit="pixels")
     label_noise: float = _setting(
         0.0, "data", "Share of search labels replaced at random (test labels stay clean).", 0, 1
@@ -157,19 +160,19 @@ class SearchConfig:
     seed: int = _setting(2, "run", "Decides every random number of the search.", 0, 2**31 - 1)
     epochs: int = _setting(50, "run", "Passes over the weight split.", 1, 10_000, unit="epochs")
 
-    batch: int = _setting(64, "weights", "Images per weight step.", 1, 8192, unit="images")
+    batch: int = _setting(64, "weights", "Images (or columns of text) per weight step.", 1, 8192, unit="images")
     w_lr: float = _setting(
-        0.025, "weights", "Learning rate of the weights at the start (cosine to the end).", 0, 10, steer=True
+        0.025, "weights", "Learning rate of the weights at the start (cosine to the end).", 0, 100, steer=True
     )
     w_lr_min: float = _setting(
-        0.001, "weights", "Learning rate of the weights that the cosine would reach.", 0, 10, steer=True
+        0.001, "weights", "Learning rate of the weights that the cosine would reach.", 0, 100, steer=True
     )
     momentum: float = _setting(0.9, "weights", "Momentum of the weights' SGD.", 0, 0.999, steer=True)
     w_decay: float = _setting(3e-4, "weights", "Weight decay of the weights.", 0, 1, steer=True)
     clip: float = _setting(5.0, "weights", "Largest L2 norm of the weights' gradient.", 1e-6, 1e6, steer=True)
 
     arch_batch: int = _setting(
-        0, "alphas", "Images per architecture step; 0: as many as per weight step.", 0, 8192, unit="images"
+        0, "alphas", "Images (or columns of text) per architecture step; 0: as per weight step.", 0, 8192, unit="images"
     )
     a_lr: float = _setting(3e-4, "alphas", "Learning rate of the alphas (Adam).", 0, 10, steer=True)
     a_beta1: float = _setting(0.5, "alphas", "Adam's first beta for the alphas.", 0, 0.9999)
@@ -177,6 +180,22 @@ class SearchConfig:
         0.999, "alphas", "Adam's second beta for the alphas; short searches need less (0.95).", 0, 0.99999
     )
     a_decay: float = _setting(1e-3, "alphas", "Weight decay of the alphas (added to their gradient).", 0, 1, steer=True)
+
+    level: str = _setting("word", "text", "What a token is: a word or a character.", choices=("word", "char"))
+    units: int = _setting(300, "text", "Units of the embedding and of the hidden state.", 2, 4096)
+    bptt: int = _setting(
+        35, "text", "Tokens through which gradients go back; the hidden state goes on.", 1, 1000, unit="tokens"
+    )
+    dropout: float = _setting(0.75, "text", "Dropout between the cell and the decoder.", 0, 0.99)
+    dropout_hidden: float = _setting(0.25, "text", "Dropout of states before their matrices (variational).", 0, 0.99)
+    dropout_input: float = _setting(0.75, "text", "Dropout of the cell's input (variational).", 0, 0.99)
+    dropout_embedding: float = _setting(0.2, "text", "Dropout of the embedding (locked over time).", 0, 0.99)
+    dropout_words: float = _setting(0.0, "text", "Dropout of whole words of the vocabulary.", 0, 0.99)
+    slowness: float = _setting(1e-3, "text", "Weight of the squared change of the hidden state.", 0, 100)
+    activation: float = _setting(0.0, "text", "Weight of the squared hidden state.", 0, 100)
+    state_clip: float = _setting(
+        25.0, "text", "Largest L2 norm of a hidden state, against runaway states; 0: no limit.", 0, 1e6
+    )
 
     hessian_every: int = _setting(
         0,
@@ -241,10 +260,16 @@ class SearchConfig:
                 f"{self.channels} is odd",
                 "a factorised reduction halves the channels: give an even number",
             )
-        if self.reductions == "thirds" and self.cells < 3:
+        if self.reductions == "thirds" and self.cells < 3 and not self.of_text:
             raise BadInput(
                 HERE, "cells", f"{self.cells} cells have no thirds", "give at least 3 cells, or reductions=none"
             )
+        if self.of_text != (catalogue()["datasets"][self.dataset].get("kind") == "text"):
+            kinds = ("a text", "images") if self.of_text else ("images", "a text")
+            fix = "choose markov, or another text" if self.of_text else "choose space darts-rnn"
+            raise BadInput(HERE, "space", f"{self.space} needs {kinds[0]}, and {self.dataset} is {kinds[1]}", fix)
+        if self.of_text and self.label_noise:
+            raise BadInput(HERE, "label_noise", "is for images", "set it to 0")
         if self.random_cells and not self.retrain_epochs:
             raise BadInput(
                 HERE, "random_cells", "needs retrain_epochs above 0", "set retrain_epochs, or random_cells=0"
@@ -299,6 +324,18 @@ class SearchConfig:
         if text.startswith("{"):
             return Genotype.from_json(io.loads(text.encode(), "genotype"), "genotype")
         return published(text).genotype
+
+    @property
+    def of_text(self) -> bool:
+        """Is this about a recurrent cell, on text?"""
+        if self.strategy == EVALUATE:
+            return "recurrent" in self.genotype().cells
+        return SPACES[self.space].recurrent
+
+    @property
+    def step_metrics(self) -> tuple[str, ...]:
+        """The names of what is measured at every step."""
+        return (*STEP_METRICS, *TEXT_METRICS) if self.of_text else STEP_METRICS
 
     def reduction_cells(self) -> tuple[int, ...]:
         """0-based indices of the reduction cells; thirds are L//3 and 2L//3 as in the paper."""
@@ -394,6 +431,18 @@ _S2 = {
     "hessian_every": 5, "hessian_batch": 100, "retrain_epochs": 6, "random_cells": 2,
 }  # fmt: skip
 
+# Recurrent searches. The paper's setting on PTB (appendix A.1.2, where the code differs: the code): no momentum, no
+# decay of the rate, Adam with its usual betas. `recurrent` is small, without dropout, and falls along a cosine.
+_RNN = {
+    "space": "darts-rnn", "batch": 256, "w_lr": 20.0, "w_lr_min": 20.0, "momentum": 0.0, "w_decay": 5e-7, "clip": 0.25,
+    "a_lr": 3e-3, "a_beta1": 0.9, "a_beta2": 0.999, "epochs": 50, "seed": 3,
+}  # fmt: skip
+_RNN_SMALL = {
+    **_RNN, "dataset": "markov", "nodes": 4, "units": 32, "bptt": 20, "batch": 32, "w_lr_min": 0.5, "a_lr": 0.02,
+    "a_beta1": 0.5, "a_beta2": 0.95, "epochs": 12, "seed": 0, "dropout": 0.0, "dropout_hidden": 0.0,
+    "dropout_input": 0.0, "dropout_embedding": 0.0, "state_clip": 10.0, "retrain_epochs": 8, "random_cells": 2,
+}  # fmt: skip
+
 PRESETS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (
@@ -439,6 +488,19 @@ PRESETS: Mapping[str, Preset] = {
         Preset(
             "paper", "The paper's CIFAR-10 search", None, "50 epochs, 8 cells, 16 channels: about a GPU day in 2018.",
             {"dataset": "cifar10"},
+        ),
+        Preset(
+            "recurrent", "A recurrent cell", 60,
+            "Which cell reads a small generated language best? Its lowest possible perplexity is known and drawn.",
+            _RNN_SMALL, pace=15.0,
+        ),
+        Preset(
+            "ptb", "The paper's recurrent search", None, "Penn Treebank (set path), 300 units: half a GPU day in 2018.",
+            {**_RNN, "dataset": "ptb"},
+        ),
+        Preset(
+            "wt2", "Recurrent search on WikiText-2", None, "The paper's setting on WikiText-2 (set path).",
+            {**_RNN, "dataset": "wikitext2"},
         ),
     )
 }  # fmt: skip

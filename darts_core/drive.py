@@ -23,7 +23,6 @@ from darts_core.config import EVALUATE, SearchConfig, spare_cores
 from darts_core.errors import BadInput, one_line
 from darts_core.evaluation import title_of
 from darts_core.events import (
-    STEP_METRICS,
     Applied,
     Failure,
     Finished,
@@ -40,6 +39,7 @@ from darts_core.genotype import Genotype
 from darts_core.runs import Layout, RunReader, RunWriter, epoch_file, step_file
 
 if TYPE_CHECKING:
+    from darts_core.language import LanguageTask
     from darts_core.search.state import State
     from darts_core.space import SearchSpace
     from darts_core.tasks import ImageTask
@@ -91,7 +91,7 @@ def new_run(
 
 def _record_layout(config: SearchConfig, space: SearchSpace) -> Layout:
     """What each step records. An evaluation has no alphas; its mix says which operation each edge has, for pictures."""
-    layout = Layout.of(STEP_METRICS, space)
+    layout = Layout.of(config.step_metrics, space)
     if config.strategy != EVALUATE:
         return layout
     return Layout(layout.metrics, tuple((n, shape) for n, shape in layout.tensors if n.startswith("mix.")))
@@ -250,11 +250,11 @@ def _search(
     tell(Phase("process", f"process {os.getpid()}"))
     import torch
 
+    from darts_core.language import task_of
     from darts_core.nets.fast import covers
     from darts_core.search.bilevel import Host, Snapshot
     from darts_core.search.state import from_bytes
     from darts_core.strategies import strategy_named
-    from darts_core.tasks import image_task
 
     device = _device(torch, config.device)
     threads = int(writer.info["threads"])
@@ -264,13 +264,14 @@ def _search(
     if config.strategy == EVALUATE:
         backend = config.backend  # there is no supernet
     else:
-        backend, why = _backend(config.backend, _backend_before(writer), device.type)
-        if backend not in ("reference", "graph") and not covers(config.search_space()):
+        wanted = "fast" if config.of_text and config.backend != "reference" else config.backend
+        backend, why = _backend(wanted, _backend_before(writer), device.type)
+        if not config.of_text and backend not in ("reference", "graph") and not covers(config.search_space()):
             backend, why = "reference", " (this space has no faster form)"
         config = config.with_(backend=backend)
         words += f"; {backend} supernet{why}"
     tell(Phase("torch", words))
-    task = image_task(config, device)
+    task = task_of(config, device)
     tell(Phase("data", task.described()))
 
     start, replayed = _start(writer, say)
@@ -373,22 +374,25 @@ def _around(writer: RunWriter) -> str:
 
 
 def _evaluate(
-    writer: RunWriter, task: ImageTask, config: SearchConfig, state: State, result: Result, tell: Say
+    writer: RunWriter, task: ImageTask | LanguageTask, config: SearchConfig, state: State, result: Result, tell: Say
 ) -> dict[str, Any]:
     """The discretisation gap and the cells trained from scratch; what an earlier process trained is not done again."""
-    from darts_core import evaluate
+    from darts_core import evaluate, evaluate_text
+    from darts_core.language import LanguageTask, task_of
 
     if config.strategy == EVALUATE:
+        if isinstance(task, LanguageTask):
+            return evaluate_text.worth(task, config, state, result)
         return evaluate.worth(task, config, state, result)
     from darts_core.search.bilevel import supernet_of
     from darts_core.search.method import Moment
     from darts_core.strategies import STRATEGIES, method_of
-    from darts_core.tasks import image_task
 
     lines, _ = writer.reader.events()
     trained = [event for event in map(from_json, lines) if isinstance(event, Trained)]
-    tell(Phase("evaluate", "the supernet, its pruned form, and cells trained from scratch on clean labels"))
-    clean = image_task(config, task.device, clean=True) if config.label_noise else task
+    on = "on the whole text" if config.of_text else "on clean labels"
+    tell(Phase("evaluate", f"the supernet, its pruned form, and cells trained from scratch {on}"))
+    clean = task_of(config, task.device, clean=True) if config.label_noise else task
     settings = SearchConfig.from_dict(state.settings)
     genotype = Genotype.from_json(result.genotype)
     mix, supernet = None, lambda: None  # a baseline has no supernet to look at
@@ -396,7 +400,12 @@ def _evaluate(
         method = method_of(settings)
         mix = method.relax(state.alphas, Moment("read", state.epoch, 1.0, None, settings.epochs, state.stage, 1.0))
         supernet = lambda: supernet_of(task, method, state.stage, state.built)  # noqa: E731
-    for event in evaluate.compare(task, clean, config, state, mix, genotype, trained, supernet):
+    if isinstance(task, LanguageTask):
+        compared = evaluate_text.compare(task, config, state, mix, genotype, trained, supernet)
+    else:
+        assert not isinstance(clean, LanguageTask), "both are of images"
+        compared = evaluate.compare(task, clean, config, state, mix, genotype, trained, supernet)
+    for event in compared:
         tell(event)
         trained.append(event)
     return evaluate.summary(trained)
@@ -467,5 +476,5 @@ def _settings(data: bytes, file: str) -> SearchConfig:
 
 def _net(config: SearchConfig) -> tuple[Any, ...]:
     """The settings that decide the network's tensors."""
-    names = ("dataset", "resize", "channels", "cells", "reductions", "stem_multiplier", "stem_stride")
+    names = ("dataset", "resize", "channels", "cells", "reductions", "stem_multiplier", "stem_stride", "level", "units")
     return tuple(getattr(config, name) for name in names)

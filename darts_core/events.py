@@ -25,6 +25,8 @@ Scalar = bool | int | float | str | None
 STEP_METRICS = (
     "train_loss", "train_accuracy", "val_loss", "val_accuracy", "w_lr", "a_lr", "w_grad_norm", "a_grad_norm",
 )  # fmt: skip
+# And every search on text: exp(nats per token), and the lowest that any model could reach (NaN: not known).
+TEXT_METRICS = ("train_perplexity", "val_perplexity", "floor_perplexity")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,15 @@ class Epoch:
     genotype: dict[str, Json]
     collapse: dict[str, Json]  # derived_skips, derived_edges, mean_skip_weight, level
     seconds: float  # spent in this epoch
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Text that the model of this moment writes, for people to read."""
+
+    step: int
+    epoch: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -197,7 +208,7 @@ class Failure:
 
 
 Line = (
-    Epoch | StageStarted | Phase | Checkpoint | Applied | Rewound | Alarm
+    Epoch | Sample | StageStarted | Phase | Checkpoint | Applied | Rewound | Alarm
     | Resumed | Trained | Result | Finished | Interrupted | Failure
 )  # fmt: skip
 Event = Step | Line

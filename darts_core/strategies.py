@@ -15,6 +15,7 @@ from darts_core.baselines.reinforce import reinforce
 from darts_core.baselines.trials import trials
 from darts_core.config import EVALUATE, SearchConfig
 from darts_core.data import DATASETS
+from darts_core.data.text import TEXTS
 from darts_core.errors import unknown
 from darts_core.methods.darts import darts
 from darts_core.search.bilevel import Strategy, bilevel
@@ -67,10 +68,12 @@ def catalogue() -> dict[str, Any]:
         name: {"doc": _first_line(entry.factory), "options": _options(entry)} for name, entry in STRATEGIES.items()
     }
     fixed = tuple(row["name"] for row in options(training))
+    datasets = {name: {"kind": "images", "doc": source.doc} for name, source in DATASETS.items()}
+    texts = {name: {"kind": "text", "doc": source.doc} for name, source in TEXTS.items()}
     return {
         "strategies": methods,
         "training": {"doc": _first_line(training), "options": options(training, fixed)},
-        "datasets": {name: {"doc": source.doc} for name, source in DATASETS.items()},
+        "datasets": {**datasets, **texts},
     }
 
 

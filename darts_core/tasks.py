@@ -50,7 +50,7 @@ class Task(Protocol):
         """Batches per epoch of "weights" or "arch"."""
         ...
 
-    def batch(self, split: Split, epoch: int, index: int) -> Batch:
+    def batch(self, split: Split, epoch: int, index: int) -> Any:
         """A pure function of the seed and its arguments."""
         ...
 
@@ -58,12 +58,32 @@ class Task(Protocol):
         """The hidden state before the first batch; None for images."""
         ...
 
-    def loss(self, net: nn.Module, weights: Weights | None, mix: Mix, batch: Batch, carry: Any, phase: str) -> Loss:
+    def loss(self, net: nn.Module, weights: Weights | None, mix: Mix, batch: Any, carry: Any, phase: str) -> Loss:
         """Mean loss of a batch; `weights` None means the module's own."""
         ...
 
     def measure(self, net: nn.Module, mix: Mix, split: Split, at_most: int) -> dict[str, float]:
         """Loss and accuracy over a split without augmentation, on at most so many examples."""
+        ...
+
+    def part(self, batch: Any, size: int) -> Any:
+        """At most `size` examples of a batch, for a probe."""
+        ...
+
+    def rate_scale(self, epoch: int, index: int) -> float:
+        """The learning rate of the weights is multiplied by it in this step."""
+        ...
+
+    def step_metrics(self, found: Mapping[str, Any]) -> dict[str, float]:
+        """More numbers about a step, named as in `SearchConfig.step_metrics`, from those of its losses ("train_nats")."""
+        ...
+
+    def sampled(self, net: nn.Module, mix: Mix, seed: int) -> str | None:
+        """Text that the supernet writes; None for images."""
+        ...
+
+    def described(self) -> str:
+        """The data in a sentence."""
         ...
 
 
@@ -191,6 +211,19 @@ class ImageTask:
             if total >= at_most:
                 break
         return {"loss": loss / total, "accuracy": right / total}
+
+    def part(self, batch: Batch, size: int) -> Batch:
+        images, labels = batch
+        return images[:size], labels[:size]
+
+    def rate_scale(self, epoch: int, index: int) -> float:
+        return 1.0
+
+    def step_metrics(self, found: Mapping[str, Any]) -> dict[str, float]:
+        return {}
+
+    def sampled(self, net: nn.Module, mix: Mix, seed: int) -> None:
+        return None
 
     def autocast(self, phase: str) -> torch.autocast:
         """The network's maps and convolutions in bfloat16, where the settings say so; in phase "read", which is that of

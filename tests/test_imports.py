@@ -31,7 +31,7 @@ TORCH = [
     {"methods", "baselines"},
     {"training"},
     {"strategies"},
-    {"evaluate"},
+    {"evaluate", "evaluate_text"},
     {"drive"},
     {"commands"},
     {"net_commands"},

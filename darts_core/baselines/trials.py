@@ -55,6 +55,9 @@ def trials(factory: Callable[..., Baseline]) -> Strategy:
     """Turn a factory of baselines into a strategy."""
 
     def strategy(task: Task, config: SearchConfig, host: Host) -> Iterator[Event | Snapshot]:
+        if config.of_text:
+            fix = "choose darts: its end compares the derived cell with random ones"
+            raise BadInput("settings", "strategy", "scores cells on images, and a recurrent cell reads text", fix)
         return Trials(factory, task, config, host).run()
 
     return strategy

@@ -4,10 +4,9 @@
     [c, h] = (s_p * mh) W_i               s_i = s_p + sigmoid(c) * (f(h) - s_p)     node i, predecessor p, function f
 
 DARTS (Liu et al. 2019, section 3.2 and appendix A.1.2) and the authors' code: a highway around every node, one matrix
-per node (shared by its predecessors and its functions), no biases, masks drawn once per sequence. In the supernet a node
-is
-the weighted sum over all earlier states and all functions, then batch norm (always of the batch at hand; the code also
-keeps running statistics). `none` adds nothing and keeps its weight. The cell of a genotype has no batch norm.
+per node (shared by its predecessors and its functions), no biases, masks drawn once per sequence. In the supernet a
+node is the weighted sum over all earlier states and all functions, then batch norm (always of the batch at hand; the
+code also keeps running statistics). `none` adds nothing and keeps its weight. The cell of a genotype has no batch norm.
 """
 
 from __future__ import annotations
@@ -227,7 +226,10 @@ class RecurrentSupernet(LanguageModel):
         super().__init__(form(space.cells[KIND], units, limit), vocabulary, units, rates)
 
     def forward(self, tokens: Tensor, mix: Mix, carry: Tensor) -> tuple[Decoded, Tensor]:
-        rows = mix.ops[KIND]
+        rows = mix.folded(KIND)
+        if mix.active is not None:  # what is not run has no gradient either
+            run = [[column in paths for column in range(rows.shape[1])] for paths in mix.active[KIND]]
+            rows = rows * torch.tensor(run, dtype=rows.dtype, device=rows.device)
         said = self.spoken(tokens, carry, lambda x, h, masks: self.cell(x, h, rows, masks))
         return said, said.raw[-1]
 

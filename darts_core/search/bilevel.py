@@ -34,6 +34,7 @@ from darts_core.events import (
     Phase,
     Result,
     Rewound,
+    Sample,
     StageStarted,
     Step,
 )
@@ -313,14 +314,15 @@ class Search:
             BadInput: a loss or a gradient is no number any more.
         """
         found = launched.numbers.read()
-        numbers = dict.fromkeys(STEP_METRICS, math.nan) | launched.rates
+        numbers = dict.fromkeys(self.config.step_metrics, math.nan) | launched.rates
         numbers |= {name: float(found[name]) for name in STEP_METRICS if name in found}
+        numbers |= self.task.step_metrics(found)
         for name, what in MUST_BE_FINITE.items():
             if name in found and not math.isfinite(numbers[name]):
                 became = f"became {'NaN' if math.isnan(numbers[name]) else 'infinite'} at step {launched.step}"
                 fix = "branch from an earlier epoch with smaller learning rates, or smaller clip"
                 raise BadInput("search", what, became, fix)
-        for name in STEP_METRICS[:4]:
+        for name in (*STEP_METRICS[:4], *self.config.step_metrics[len(STEP_METRICS) :]):
             if math.isfinite(numbers[name]):
                 self.sums[name] = self.sums.get(name, 0.0) + numbers[name]
                 self.sums[f"{name}.n"] = self.sums.get(f"{name}.n", 0) + 1
@@ -329,12 +331,13 @@ class Search:
         return Step(launched.step, launched.epoch, launched.stage, launched.flags, numbers, alphas, read, edges)
 
     def rate(self) -> float:
-        """The weights' learning rate in this epoch."""
+        """The weights' learning rate in this step."""
+        scale = self.task.rate_scale(self.epoch, self.index)
         if not self.method.restarts:
-            return cosine(self.config, self.epoch)
+            return scale * cosine(self.config, self.epoch)
         first = self.first_epoch(self.stage)
         after = self.first_epoch(self.stage + 1) if self.stage + 1 < len(self.method.stages) else self.config.epochs
-        return cosine(self.config, self.epoch - first, after - first)
+        return scale * cosine(self.config, self.epoch - first, after - first)
 
     def architecture_step(self, weights_batch: Batch, numbers: dict[str, Any]) -> None:
         """Move the alphas once; adds its numbers, 0-d tensors, to `numbers`."""
@@ -385,7 +388,7 @@ class Search:
         mix = self.read()
         arrays = as_arrays(mix.ops)
         genotype = self.derive()
-        metrics = {n: self.sums[n] / self.sums[f"{n}.n"] for n in STEP_METRICS[:4] if f"{n}.n" in self.sums}
+        metrics = {name: self.sums[name] / n for name in self.config.step_metrics if (n := self.sums.get(f"{name}.n"))}
         valid = self.task.measure(self.net, mix, "arch", VALIDATE_AT_MOST)
         metrics |= {f"valid_{name}": value for name, value in valid.items()}
         found = {
@@ -414,8 +417,12 @@ class Search:
         }
         yield Epoch(self.epoch, self.step, metrics, found, genotype.to_json(), said, seconds)
         if LEVELS.index(collapse.level) > LEVELS.index(level_before):
-            reason = f"{collapse.derived_skips} of {collapse.derived_edges} derived edges are skip connections"
+            what = "identities" if self.config.of_text else "skip connections"
+            reason = f"{collapse.derived_skips} of {collapse.derived_edges} derived edges are {what}"
             yield Alarm(self.step, self.epoch, collapse.level, reason)
+        text = self.task.sampled(self.net, mix, seed(self.config.seed, "sample", self.epoch))
+        if text is not None:
+            yield Sample(self.step, self.epoch, text)
         self.epoch, self.index, self.sums, self.carry = self.epoch + 1, 0, {}, self.no_carry()
 
     def result(self, stopped: bool, genotype: dict[str, Any] | None = None) -> Result:
@@ -521,9 +528,9 @@ class Search:
 
     def hessian(self) -> Any:
         """Of the validation loss over the alphas, on the last architecture batch of this epoch."""
-        images, labels = self.task.batch("arch", self.epoch, self.task.steps("weights") - 1)
-        size = self.config.hessian_batch or len(labels)
-        batch = (images[:size], labels[:size])
+        batch = self.task.batch("arch", self.epoch, self.task.steps("weights") - 1)
+        if self.config.hessian_batch:
+            batch = self.task.part(batch, self.config.hessian_batch)
         own: Weights = {name: p.detach() for name, p in self.params.items()}
         loss = lambda mix: self.evaluate(own, mix, batch, "read", "arch").value  # noqa: E731
         return probes.alpha_hessian(loss, lambda alphas: self.relax(alphas, "read"), self.alphas, self.config.a_decay)
