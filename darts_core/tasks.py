@@ -75,7 +75,7 @@ class Task(Protocol):
         ...
 
     def step_metrics(self, found: Mapping[str, Any]) -> dict[str, float]:
-        """More numbers about a step, named as in `SearchConfig.step_metrics`, from those of its losses ("train_nats")."""
+        """More numbers about a step, named as in `SearchConfig.step_metrics`, from its losses ("train_nats")."""
         ...
 
     def sampled(self, net: nn.Module, mix: Mix, seed: int) -> str | None:
