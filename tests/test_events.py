@@ -49,7 +49,6 @@ EXAMPLES: list[Line] = [
     Applied("abc", 401, "set", "w_lr", 0.01, True, "", 3),
     Applied("abd", 401, "set", "seed", True, False, "seed cannot change"),
     Rewound(500, 4, 3, {"w_decay": 0.003}),
-    Sample(500, 4, "the cat sleeps"),
     Alarm(500, 4, "collapsed", "7 of 8 derived edges are skip connections"),
     Resumed(400, 3, "e0003.safetensors", None, "went on from step 400"),
     Resumed(400, 3, "e0003.safetensors", False, "not bit-identical from step 412"),
@@ -59,6 +58,7 @@ EXAMPLES: list[Line] = [
     Finished("stopped", 1200, {"accuracy": 0.9, "note": None}),
     Interrupted(77, "Ctrl-C"),
     Failure(812, "loss became NaN at step 812", "Traceback ..."),
+    Sample(500, 4, "the cat sleeps"),
 ]
 
 
