@@ -20,6 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from darts_core import commands, io, net_commands
+from darts_core.commands import assignments as _assignments
+from darts_core.commands import seed_numbers as _seed_numbers
 from darts_core.config import EVALUATE, PRESETS, SearchConfig, catalogue, preset_named, settings_of
 from darts_core.derive import RULES, THRESHOLD, derive_by, readings
 from darts_core.drive import branch as make_branch
@@ -62,6 +64,7 @@ app = typer.Typer(
 
 
 app.add_typer(commands.tiny, name="tiny")
+app.command()(commands.compare)
 
 
 class Patient(Console):
@@ -541,16 +544,6 @@ def _usual_preset(changes: Mapping[str, Any]) -> str:
     return "recurrent" if of_text else "laptop"
 
 
-def _assignments(pairs: Sequence[str] | None) -> dict[str, str]:
-    found = {}
-    for pair in pairs or ():
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
-            raise BadInput("command line", "--set", f"{pair[:60]!r} is not NAME=VALUE", "for example --set a_lr=0.01")
-        found[name.strip()] = value.strip()
-    return found
-
-
 def _object(source: str) -> Mapping[str, Any]:
     """A JSON object from a file, or from standard input for `-`."""
     data = sys.stdin.buffer.read(io.JSON_LIMIT + 1) if source == "-" else io.read_bytes(Path(source), io.JSON_LIMIT)
@@ -564,20 +557,6 @@ def _check_path(config: SearchConfig) -> None:
     """Refuse a path that is not there before a run folder is made."""
     if config.path and not Path(config.path).expanduser().exists():
         raise BadInput(config.path, "path", "is not there", "give an existing folder or file")
-
-
-def _seed_numbers(text: str) -> list[int]:
-    try:
-        if "-" in text:
-            first, last = (int(x) for x in text.split("-"))
-            numbers = list(range(first, last + 1))
-        else:
-            numbers = [int(x) for x in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or len(numbers) > 1000 or min(numbers) < 0:
-        raise BadInput("command line", "--seeds", f"{text[:40]!r} names no seeds", "write 0-4, or 0,3,7")
-    return numbers
 
 
 def _genotype_of(reader: RunReader, step: int | None) -> Genotype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from darts_core import truth
+from darts_core import tally, truth
+from darts_core.config import PRESETS, preset_named
 from darts_core.errors import BadInput
+from darts_core.runs import check_name, runs_root
 
 console = Console(highlight=False)
 tiny = typer.Typer(help="Small spaces of which every cell is trained beforehand: the truth to hold a search against.")
@@ -50,3 +53,83 @@ def tiny_build(
         markup=False,
         soft_wrap=True,
     )
+
+
+def compare(
+    methods: Annotated[
+        str, typer.Option("--methods", help="Strategies, options after colons: darts,darts:order=2,random:score=table.")
+    ] = "darts,random,evolution,reinforce",
+    seeds: Annotated[str, typer.Option("--seeds", help="0-4, or 0,3,7.")] = "0-4",
+    preset: Annotated[str, typer.Option("--preset", help=f"Settings to start from: {', '.join(PRESETS)}.")] = "tiny",
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Which images.")] = None,
+    space: Annotated[str | None, typer.Option("--space", help="The search space.")] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="For each search: 60s, 5m, 400steps, 40epochs (default: preset's).")
+    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting.")] = None,
+    name: Annotated[str, typer.Option("--name", help="Name of the comparison; the same name goes on with it.")] = "",
+    runs: Annotated[str | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")] = None,
+) -> None:
+    """Run every method with every seed at one budget, and write a table and a picture; goes on after an interruption.
+
+    [dim]Example: compare --methods darts,random --seeds 0-4 --dataset digits --budget 60s[/dim]
+    """
+    from darts_core import contest
+
+    root = runs_root(runs)
+    chosen = contest.methods_in(methods)
+    changes = {k: v for k, v in {"dataset": dataset, "space": space}.items() if v is not None} | assignments(set_)
+    label = check_name(
+        name or f"{dataset or preset_named(preset).config().dataset}-{space or preset}".replace("_", "-")
+    )
+    plan, numbers = contest.kept_plan(label, root), seed_numbers(seeds)
+    say = lambda words: console.print(words, markup=False, soft_wrap=True)  # noqa: E731
+    if plan is None:
+        plan = contest.plan(label, chosen, numbers, preset, changes, contest.Budget.read(budget), say)
+        contest.keep_plan(plan, root)
+    elif set(plan["methods"]) != set(chosen) or plan["seeds"] != numbers:
+        what = f"{label} was begun with {', '.join(plan['methods'])} and seeds {plan['seeds']}"
+        raise BadInput("compare", "--name", what, "give the same again, or another --name")
+    try:
+        found = contest.run(plan, root, say)
+    except KeyboardInterrupt:
+        say(f"interrupted, nothing is lost; the same command, with --name {label}, goes on")
+        raise typer.Exit(0) from None
+    table = tally.lines(found)
+    wide = [max(len(line[k]) for line in table) for k in range(len(table[0]))]
+    for line in table:
+        say(
+            "  ".join(
+                word.ljust(n) if k == 0 else word.rjust(n) for k, (word, n) in enumerate(zip(line, wide, strict=True))
+            )
+        )
+    for sentence in tally.sentences(found):
+        say(sentence)
+    say(f"written to {tally.place(root) / label}: table.md, table.csv, table.json, plot.svg")
+    raise typer.Exit(1 if found.missing else 0)
+
+
+def assignments(pairs: Sequence[str] | None) -> dict[str, str]:
+    """Names and values of several NAME=VALUE."""
+    found = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise BadInput("command line", "--set", f"{pair[:60]!r} is not NAME=VALUE", "for example --set a_lr=0.01")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def seed_numbers(text: str) -> list[int]:
+    """The seeds of "0-4" or "0,3,7"."""
+    try:
+        if "-" in text:
+            first, last = (int(x) for x in text.split("-"))
+            numbers = list(range(first, last + 1))
+        else:
+            numbers = [int(x) for x in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or len(numbers) > 1000 or min(numbers) < 0:
+        raise BadInput("command line", "--seeds", f"{text[:40]!r} names no seeds", "write 0-4, or 0,3,7")
+    return numbers

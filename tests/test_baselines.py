@@ -271,5 +271,5 @@ def test_shared_weights_rank_a_cell_without_a_path_last() -> None:
             break
     scorer: Any = search.scorer
     cells = list(every_genotype(space_named("nb3")))
-    scores = [subject.measure(scorer.trainer.net, scorer.mix(cells[n]), "arch", 600)["accuracy"] for n in (0, 364, 728)]
-    assert scores[0] < 0.25 < scores[1] and scores[2] > scores[0]
+    scores = [subject.measure(scorer.trainer.net, scorer.mix(cells[n]), "arch", 600)["accuracy"] for n in (0, 728)]
+    assert scores[0] < 0.2 and scores[1] > scores[0] + 0.2, scores

@@ -1,209 +1,152 @@
-"""Tables and sentences about several runs, and about why a cell is what it is, against slower ways of finding out."""
+"""A comparison: its plan, its searches, its table; interrupted and gone on with."""
 
 from __future__ import annotations
 
-import base64
-import copy
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from darts_core import derive, runs
-from darts_core.genotype import CellGenes, Gene, Genotype
+from darts_core import contest, tally, truth
+from darts_core.contest import Budget
+from darts_core.errors import BadInput
+from darts_core.genotype import every_genotype
 from darts_core.space import space_named
-from darts_core.view import compare
-from darts_core.view.compare import Curve
-from darts_core.view.explain import reasons, summary
-from darts_core.view.lecture import lecture_data, reason_cards
-from darts_core.view.recorded import Recorded, recorded
-from tests import fake_writer
+from darts_core.tally import Outcome, Row, Tally
+from darts_core.view.contest import contest_svg
 
-SAMPLES = Path(__file__).parent.parent / "data" / "samples"
-
-
-@pytest.fixture(scope="module")
-def samples() -> dict[str, Recorded]:
-    return {name: recorded(runs.RunReader(SAMPLES, name), most=5000) for name in ("collapsing", "healthy")}
+QUICK = {
+    "space": "nb3", "reductions": "none", "cells": 1, "channels": 2, "subset": 120, "batch": 20, "arch_batch": 20,
+    "retrain_epochs": 0, "random_cells": 0, "threads": 1,
+}  # fmt: skip
 
 
-def info(**changes: Any) -> dict[str, Any]:
-    made = copy.deepcopy(fake_writer.info("x", 100))
-    parent = changes.pop("parent", None)
-    group = changes.pop("group", None)
-    made["config"] |= changes
-    made["seed"] = made["config"]["seed"]
-    made["parent"] = parent
-    return made | ({"group": group} if group else {})
+@pytest.fixture(autouse=True)
+def a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.arange(729)[:, None] / 1000 + np.array([0.0, 0.0001, 0.0002])
+    table = truth.Table("nb3", rows, rows, {})
+    monkeypatch.setattr(truth, "table_of", lambda space, dataset="": table if space == "nb3" else None)
 
 
-# The rule at many steps -----------------------------------------------------------------------------------
+def planned(root: Path, budget: str | None = "2epochs", methods: str = "darts,random:score=table") -> dict[str, Any]:
+    chosen = contest.methods_in(methods)
+    found = contest.plan("c", chosen, [0, 1], "tiny", QUICK, Budget.read(budget), lambda words: None)
+    contest.keep_plan(found, root)
+    return found
 
 
-@given(st.integers(0, 10_000), st.sampled_from(["darts", "s2", "tiny"]))
-def test_the_rule_at_many_steps_is_the_rule_at_each(seed: int, name: str) -> None:
-    space = space_named(name, 3)
-    random = np.random.default_rng(seed)
-    for cell in space.cells.values():
-        mix = random.dirichlet(np.ones(len(cell.ops)), (4, len(cell.edges))).round(1)  # rounded: many ties
-        best, kept = derive.strongest_over_time(cell, mix)
-        for at in range(4):
-            genes = derive.strongest(cell, mix[at])
-            assert derive.kept_edges(cell, genes) == kept[at].tolist()
-            ops = {(cell.edges[e][1], cell.edges[e][0]): cell.ops[best[at, e]] for e in np.flatnonzero(kept[at])}
-            assert ops == {(cell.inputs + n, g.source): g.op for n, node in enumerate(genes.nodes) for g in node}
+def test_every_search_is_run_and_tallied_and_a_second_call_runs_none(tmp_path: Path) -> None:
+    root, said = tmp_path / "runs", []
+    plan = planned(root)
+    found = contest.run(plan, root, said.append)
+    assert len(said) == 4 and not found.missing and [len(row.outcomes) for row in found.rows] == [2, 2]
+    darts, chance = found.rows
+    assert all(o.edges == 6 and o.steps == 4 and o.gap is not None for o in darts.outcomes)  # 2 epochs of 2 steps
+    assert all(o.steps == 200 * 4 and o.gap is None for o in chance.outcomes)  # 4 look-ups
+    for row in found.rows:
+        for o in row.outcomes:
+            assert o.accuracy is not None and o.regret == pytest.approx(0.7281 - o.accuracy, abs=1e-3)
+    again: list[str] = []
+    assert contest.run(contest.kept_plan("c", root) or {}, root, again.append) == found and not again
+    folder = tally.place(root) / "c"
+    assert tally.read(folder) == found and tally.named(root) == ["c"]
+    assert len((folder / "table.csv").read_text().splitlines()) == 5
+    assert "| darts | 2 |" in (folder / "table.md").read_text()
+    ET.fromstring((folder / "plot.svg").read_text())
 
 
-# Several runs ---------------------------------------------------------------------------------------------
-
-
-def test_runs_that_differ_by_seed_threads_or_device_alone_belong_together() -> None:
-    infos = {
-        "a": info(seed=1),
-        "b": info(seed=0, threads=7),
-        "c": info(seed=0, a_lr=0.5),
-        "d": info(seed=0, parent={"run": "a", "epoch": 3}),
-        "e": info(seed=0, group="launch"),
-        "f": info(seed=1, group="launch"),
-    }
-    assert sorted(compare.groups(infos).values()) == [["b", "a"], ["c"], ["d"], ["e", "f"]]
-    assert compare.group_title(["e", "f"], infos) == "launch: darts on digits, seeds 0, 1"
-
-
-def test_the_table_of_settings_holds_what_differs_and_only_that() -> None:
-    rows = compare.differences({"a": info(), "b": info(a_lr=0.5, seed=4), "c": info(a_lr=0.5)})
-    assert {row["setting"]: (row["a"], row["b"], row["c"]) for row in rows} == {
-        "a_lr": (str(info()["config"]["a_lr"]), "0.5", "0.5"),
-        "seed": ("0", "4", "0"),
-    }
-
-
-def test_kinship_says_who_starts_from_the_same_weights() -> None:
-    child, sister = (info(parent={"run": "root", "epoch": 12}) for _ in range(2))
-    (one,) = compare.kinship({"root": info(), "child": child})
-    assert "child goes on from root after 12 epochs" in one and "same weights" in one
-    (two,) = compare.kinship({"child": child, "sister": sister})
-    assert "child and sister start from the same weights, those of root after 12 epochs" in two
-    assert compare.kinship({"child": child, "stranger": info()}) == []
-
-
-def test_edges_of_two_cells_are_kept_other_added_or_removed() -> None:
-    def cell(*genes: tuple[str, int]) -> Genotype:
-        return Genotype("toy", {"normal": CellGenes((tuple(Gene(*gene) for gene in genes),), (2,))})
-
-    changes = compare.cell_changes(
-        cell(("skip_connect", 0), ("sep_conv_3x3", 1)), cell(("skip_connect", 0), ("skip_connect", 1))
-    )
-    assert [(c.how, c.edge) for c in changes] == [("kept", (0, 2)), ("other", (1, 2))]
-    changes = compare.cell_changes(cell(("skip_connect", 0)), cell(("skip_connect", 1)))
-    assert [(c.how, c.edge) for c in changes] == [("removed", (0, 2)), ("added", (1, 2))]
-
-
-def test_a_band_is_the_mean_and_the_range_where_all_curves_are() -> None:
-    x = np.arange(11.0)
-    made = compare.band("m", [Curve("a", x, 2 * x), Curve("b", x + 2, 0 * x)])
-    assert made is not None and made.low is not None and made.high is not None
-    assert (made.x[0], made.x[-1]) == (2, 10)
-    np.testing.assert_allclose(made.y, made.x)
-    np.testing.assert_allclose(made.high, 2 * made.x)
-    np.testing.assert_allclose(made.low, 0)
-    assert compare.band("m", [Curve("a", x, x), Curve("b", x + 100, x)]) is None, "they never meet"
-
-
-def test_positions_end_at_the_whole_of_a_run(samples: dict[str, Recorded]) -> None:
-    run = samples["collapsing"]
-    assert compare.position(run, "percent")[-1] == 100
-    assert compare.position(run, "step").tolist() == run.steps["step"].tolist()
-    epochs = compare.position(run, "epoch")
-    assert (np.diff(epochs) > 0).all() and (np.floor(epochs) == run.steps["epoch"]).all()
-
-
-def test_agreement_counts_seeds(samples: dict[str, Recorded]) -> None:
-    run = samples["collapsing"]
-    rows = compare.agreement([run, run, samples["healthy"]])
-    alone = {row.edge for row in compare.agreement([run])}
-    assert sum(row.kept for row in rows) == 3 * len(alone), "each cell has as many edges"
-    for row in rows:
-        assert row.kept == sum(count for _, count in row.ops) <= row.runs == 3
-        assert (row.kept >= 2) == (row.edge in alone)
-
-
-# Why a cell is what it is ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["collapsing", "healthy"])
-@pytest.mark.parametrize("step", [None, 200, 3])
-def test_reasons_agree_with_the_rule_run_step_by_step(
-    samples: dict[str, Recorded], name: str, step: int | None
+def test_an_interrupted_comparison_goes_on_and_ends_with_the_same_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = samples[name]
-    cell = run.space.cells["normal"]
-    last = run.index(step)
-    derived = [derive.derive(run.space, run.mixes(i)).cells["normal"] for i in range(last + 1)]
+    whole = contest.run(planned(tmp_path / "a" / "runs"), tmp_path / "a" / "runs", lambda words: None)
+    root, calls = tmp_path / "b" / "runs", []
+    plan, real = planned(root), contest.drive
 
-    def choice(i: int, source: int, node: int) -> str | None:
-        return next((gene.op for gene in derived[i].nodes[node] if gene.source == source), None)
+    def interrupted(writer: Any, config: Any) -> int:
+        calls.append(writer.name)
+        if len(calls) != 2:
+            return real(writer, config)
+        import signal
 
-    found = reasons(run, step)
-    assert len(found) == sum(map(len, derived[-1].nodes))
-    for reason in found:
-        source, target = cell.edges[reason.edge]
-        node = target - cell.inputs
-        history = [choice(i, source, node) for i in range(last + 1)]
-        assert history[-1] == reason.op
-        first = next(i for i in range(last, -1, -1) if i == 0 or history[i - 1] != reason.op)
-        assert reason.since == run.steps["step"][first]
-        assert reason.changes == sum(a != b for a, b in zip(history, history[1:], strict=False))
-        weights = sorted(run.mixes(last)["normal"][reason.edge])[-2:]
-        assert reason.op_margin == pytest.approx(weights[1] - weights[0])
-        assert reason.edge_margin >= 0
-    assert str(len(found)) in summary(found)
+        return real(
+            writer, config, lambda event: signal.raise_signal(signal.SIGINT) if type(event).__name__ == "Step" else None
+        )
 
-
-def test_reasons_count_the_other_seeds(samples: dict[str, Recorded]) -> None:
-    run = samples["collapsing"]
-    for reason in reasons(run, others=[run, samples["healthy"]]):
-        assert reason.seeds == 2 and 1 <= reason.same_op <= reason.same_edge <= 2
-        assert any("Of 2 other seeds" in sentence for sentence in reason.sentences())
-    assert all(reason.seeds == 0 for reason in reasons(run))
+    monkeypatch.setattr(contest, "drive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        contest.run(plan, root, lambda words: None)
+    found = contest.run(plan, root, lambda words: None)
+    assert calls[1] == calls[2] and len(calls) == 5, "the interrupted one is resumed, nothing is run twice"
+    for one, two in zip(whole.rows, found.rows, strict=True):
+        assert one.values("accuracy") == two.values("accuracy") and one.values("skips") == two.values("skips")
 
 
-def test_a_near_tie_is_called_one(samples: dict[str, Recorded]) -> None:
-    for reason in reasons(samples["collapsing"]):
-        near = (reason.second and reason.op_margin < 0.03) or (reason.rival and reason.edge_margin < 0.03)
-        assert ("near tie" in " ".join(reason.sentences())) == bool(near)
+@pytest.mark.parametrize("wrong", ["", "60", "s", "-3s", "0s", "3 weeks", "nan"])
+def test_a_budget_is_seconds_steps_or_epochs(wrong: str) -> None:
+    assert Budget.read("2m") == Budget("seconds", 120) and Budget.read("400steps") == Budget("steps", 400)
+    assert Budget.read(None) is None
+    with pytest.raises(BadInput, match="budget"):
+        Budget.read(wrong)
 
 
-# What the browser gets ------------------------------------------------------------------------------------
+def test_a_budget_gives_each_method_what_it_can_spend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(tmp_path / "runs", "2000steps")
+    darts, chance = (plan["methods"][m]["config"] for m in ("darts", "random:score=table"))
+    assert darts["epochs"] == 1000 and chance["trials"] == 10  # 2 steps per epoch; a look-up stands for 200
+    monkeypatch.setattr(contest, "seconds_per_step", lambda config, task: 0.5)
+    plan = planned(tmp_path / "again", "30s")
+    darts, chance = (plan["methods"][m]["config"] for m in ("darts", "random:score=table"))
+    assert darts["epochs"] == 30 and chance["trials"] == 66
 
 
-def test_packed_weights_are_those_of_the_record(samples: dict[str, Recorded]) -> None:
-    run = samples["healthy"]
-    data = lecture_data([run], charts=True)["runs"][0]
-    cell = data["cells"]["normal"]
-    mix = np.frombuffer(base64.b64decode(cell["mix"]), "<u2").reshape(run.steps["mix.normal"].shape) / 65535
-    np.testing.assert_allclose(mix, run.steps["mix.normal"], atol=1e-5)
-    kept = np.frombuffer(base64.b64decode(cell["kept"]), np.uint8).reshape(mix.shape[:2])
-    assert (kept == run.choices["normal"][1]).all()
-    for at in (0, 150, len(data["steps"]) - 1):
-        found = derive.collapse(run.space, run.mixes(at))
-        assert (data["meter"]["skips"][at], data["meter"]["levels"][at]) == (found.derived_skips, found.level)
+def test_timing_a_method_leaves_no_run(tmp_path: Path) -> None:
+    plan = planned(tmp_path / "runs", "1s", "darts")
+    assert plan["methods"]["darts"]["config"]["epochs"] >= 1 and not (tmp_path / "runs").exists()
 
 
-def test_cards_mark_since_when_an_edge_is_the_choice(samples: dict[str, Recorded]) -> None:
-    run = samples["healthy"]
-    found = reasons(run)
-    for reason, card in zip(found, reason_cards(run, found), strict=True):
-        assert card["chart"]["layout"]["shapes"][0]["x0"] == reason.since
-        widest = max(card["chart"]["data"], key=lambda trace: trace["line"]["width"])
-        assert widest["name"] == reason.op and widest["y"][-1] == pytest.approx(reason.weight, abs=1e-3)
+@pytest.mark.parametrize("wrong", ["", "darts,darts", "darts:order"])
+def test_methods_are_named_once_with_options_after_colons(wrong: str) -> None:
+    found = contest.methods_in("darts,darts:order=2")
+    assert found == {"darts": {"strategy": "darts"}, "darts:order=2": {"strategy": "darts", "order": "2"}}
+    with pytest.raises(BadInput, match="methods"):
+        contest.methods_in(wrong)
 
 
-def test_a_long_run_is_thinned_with_its_last_record(tmp_path: Path) -> None:
-    fake_writer.write(tmp_path, "long", steps=1001, rate=0)
-    run = recorded(runs.RunReader(tmp_path, "long"))
-    assert len(run.steps) <= 300 and run.last_step == 1001 and run.stride == 4
-    assert not any(reason.exact for reason in reasons(run))
+def row(method: str, *accuracies: float) -> Row:
+    return Row(method, tuple(Outcome(s, a, 1, 6, None, 2.0, 10) for s, a in enumerate(accuracies)))
+
+
+def test_words_do_not_go_beyond_two_standard_errors() -> None:
+    rows = (row("good", 0.95, 0.951, 0.952), row("even", 0.92, 0.90, 0.94), row("bad", 0.5, 0.51, 0.5))
+    found = Tally("c", {}, (*rows, row("random", 0.91, 0.92, 0.90)), (0.8, 0.9, 0.95), "trained", ("x, seed 3",))
+    said = " ".join(tally.sentences(found))
+    assert "more than two standard errors: good." in said and "Worse by as much: bad." in said
+    assert "Not told apart from it: even." in said and "Not finished: x, seed 3." in said
+    assert Tally.from_json(found.to_json(), "here") == found
+    picture = contest_svg(found)
+    assert picture.count("<circle") == 12 and "good 95.1 %" in picture
+
+
+def test_a_table_from_elsewhere_is_read_with_care() -> None:
+    for wrong in ({}, [], {"name": "c"}, {"name": "c", "about": {}, "rows": [{"method": "x", "outcomes": [{}]}]}):
+        with pytest.raises(BadInput, match="comparison"):
+            Tally.from_json(wrong, "here")
+
+
+def test_an_outcome_reads_the_end_of_a_search() -> None:
+    cell = list(every_genotype(space_named("nb3")))[700].to_json()
+    events = [
+        {"type": "epoch", "seconds": 2.0, "metrics": {}},
+        {"type": "epoch", "seconds": 3.0, "metrics": {"training_steps": 77.0}},
+        {"type": "trained", "role": "supernet", "test_accuracy": 0.9, "parameters": 5},
+        {"type": "trained", "role": "pruned", "test_accuracy": 0.3, "parameters": 5},
+        {"type": "trained", "role": "derived", "test_accuracy": 0.8, "parameters": 7},
+        {"type": "trained", "role": "derived", "test_accuracy": 0.9, "parameters": 7},
+        {"type": "result", "step": 20, "genotype": cell},
+    ]
+    found = tally.outcome(3, events, None)
+    assert (found.seconds, found.steps, found.parameters) == (5.0, 77, 7)
+    assert found.accuracy == pytest.approx(0.85) and found.gap == pytest.approx(0.6)
+    assert tally.outcome(3, events, truth.table_of("nb3")).accuracy == pytest.approx(0.7001)

@@ -18,6 +18,7 @@ PLAIN = [
     {"cures", "stack"},
     {"cost"},
     {"runs"},
+    {"tally"},
     {"view"},
     {"export"},
 ]
@@ -33,6 +34,7 @@ TORCH = [
     {"strategies"},
     {"evaluate", "evaluate_text"},
     {"drive"},
+    {"contest"},
     {"commands"},
     {"net_commands"},
     {"__main__"},
