@@ -16,6 +16,7 @@ page = st.navigation(
         st.Page("app_pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
         st.Page("app_pages/cells.py", title="Cells", icon=":material/hub:"),
         st.Page("app_pages/runs.py", title="Runs", icon=":material/list:"),
+        st.Page("app_pages/learn.py", title="Learn", icon=":material/school:"),
     ],
     position="top",
 )

@@ -225,3 +225,56 @@ def test_the_link_names_run_and_step_and_no_token(folder: Path) -> None:
     test = page("replay", run="one", step="37", cell="normal")
     shared = [code.value for code in test.code]
     assert any(text.endswith("/replay?run=one&cell=normal&step=37") and "token" not in text for text in shared), shared
+
+
+# Learn --------------------------------------------------------------------------------------------------------
+
+
+def test_a_lesson_prepares_the_live_page_and_starts_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(process, "start", lambda config, root: started.append(config) or process.pending(root))
+    test = page("live", preset="collapse", a_lr="0.09", seed="x", path="/etc", epochs="-3")
+    assert test.radio(key="preset").value == "collapse" and not started
+    assert "This lesson changes: a\\_lr \\= 0\\.09." in said(test)
+    values = {number.key: number.value for number in test.number_input}
+    assert values["collapse-a_lr"] == 0.09 and values["collapse-epochs"] == PRESETS["collapse"].config().epochs
+
+
+def test_every_lesson_leads_to_settings_and_pages_that_exist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "SAMPLES", SAMPLES)
+    test = page("learn")
+    links = [link.proto for link in test.get("page_link")]
+    assert len(links) >= 9
+    known = {run.name for run in runs.list_runs(SAMPLES)}
+    for link in links:
+        query = dict(part.split("=", 1) for part in link.query_string.split("&") if part)
+        for name in query.get("runs", query.get("run", "")).replace("%2C", ",").split(","):
+            assert not name or name in known, link
+        preset = query.pop("preset", None)
+        if preset is not None:
+            config = PRESETS[preset].config(**{k: v for k, v in query.items() if k != "by"})
+            assert all(str(config.to_dict()[k]) == v for k, v in query.items())
+
+
+def test_the_tour_has_six_stops_and_shows_each(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "SAMPLES", SAMPLES)
+    test = page("learn")
+    for number in range(1, 7):
+        assert f"{number} of 6:" in said(test) and len(test.get("bidi_component")) == 1
+        if number < 6:
+            press(test, "Next")
+
+
+def test_notebooks_are_read_from_files_and_a_broken_one_is_a_sentence(tmp_path: Path) -> None:
+    from app.notebooks import notebooks
+
+    assert notebooks(tmp_path / "none") == ([], [])
+    cells = [{"cell_type": "markdown", "source": ["# 00 · A title\n", "\n", "Afterwards you\n", "can.\n\nMore."]}]
+    (tmp_path / "00_a.ipynb").write_text(json.dumps({"cells": [*cells, {"cell_type": "code", "source": "1 + 1"}]}))
+    (tmp_path / "01_b.ipynb").write_text("{")
+    (tmp_path / "02_c.ipynb").write_text("[]")
+    (tmp_path / "notes.ipynb").write_text("{}")
+    found, troubles = notebooks(tmp_path)
+    (book,) = found
+    assert (book.name, book.title, book.promise) == ("00_a", "00 · A title", "Afterwards you can.")
+    assert book.cells[1] == ("code", "1 + 1") and len(troubles) == 2

@@ -13,7 +13,9 @@ from app import choose, stream
 from app.lecture import reasons as reason_component
 from app.words import escaped, in_words, percent
 from darts_core import runs
-from darts_core.derive import RULES, SKIPS, THRESHOLD, derive_by, readings
+from darts_core.config import SearchConfig
+from darts_core.cost import RULE, costs_of, image_of
+from darts_core.derive import RULES, SKIPS, THRESHOLD, derive_by, one_hot, readings
 from darts_core.errors import BadInput
 from darts_core.export import EXPORTS, Format, export
 from darts_core.genotype import Genotype
@@ -65,7 +67,7 @@ def cell_at(run: Recorded, step: int, rule: str, threshold: float) -> Genotype:
 
 def controls(run: Recorded) -> tuple[int, str, float]:
     """Step, rule and threshold, each in the address."""
-    left, right = st.columns(2, vertical_alignment="bottom")
+    left, right = st.columns(2)
     first, step, key = int(run.steps["step"][0]), asked_step(run), f"step-{run.name}"
     st.session_state[key] = step
     left.number_input(
@@ -136,7 +138,7 @@ def commands(run: Recorded, formats: Mapping[str, Format]) -> None:
     """Files of a network with its weights: made by a command, for this page does without torch."""
     if not formats:
         return
-    st.markdown("##### A network of its own")
+    st.markdown("#### A network of its own")
     st.caption("These need torch, so a command makes them:")
     for name, format in formats.items():
         st.text(f"{format.title}: {format.doc}")
@@ -174,7 +176,7 @@ def lab(run: Recorded, step: int) -> None:
     columns = st.columns(2)
     for i, (name, rule) in enumerate(RULES.items()):
         with columns[i % 2].container(border=True):
-            st.markdown(f"##### {rule.title}")
+            st.markdown(f"#### {rule.title}")
             st.caption(f"{rule.doc} Source: {rule.source}.")
             try:
                 genotype = derive_by(run.space, at, name, threshold)
@@ -200,8 +202,30 @@ def against(reference: Genotype, genotype: Genotype, name: str) -> str:
 WORDS = {"added": "added", "removed": "removed", "other": "with another operation"}
 
 
+def cost(run: Recorded, genotype: Genotype) -> None:
+    """Parameters and multiply-adds of the network of this cell, beside those of the supernet."""
+    st.markdown("#### Size of the network")
+    try:
+        config = SearchConfig.from_dict(run.info["config"], run.name)
+    except BadInput:
+        config = None  # settings of another version; sizes cannot be told from them
+    image = image_of(run.info["config"], run.events)
+    parts = costs_of(run.space, config, image, search=False) if config and image else None
+    whole = costs_of(run.space, config, image, search=True) if config and image else None
+    if parts is None or whole is None:
+        st.caption("Not counted for this space or these images.")
+        return
+    cell = parts.of({kind: one_hot(spec, genotype.cells[kind]) for kind, spec in run.space.cells.items()})
+    shown = [("With this cell", cell), ("The supernet, all operations", whole.whole())]
+    for column, (title, count) in zip(st.columns(2), shown, strict=True):
+        column.metric(title, f"{count.params:,.0f} parameters", help="Learned numbers of the whole network")
+        column.caption(f"{count.macs:,.0f} multiply-adds for one image")
+    st.caption(f"{RULE} The network has the {config.cells if config else 0} cells and the channels of the search.")
+
+
 def numbers(run: Recorded, genotype: Genotype, events: Sequence[Mapping[str, Any]]) -> None:
     """What the cell is worth and what cutting cost."""
+    cost(run, genotype)
     trained = tables.trained(events)
     gap = [
         ("Supernet", "supernet", "all operations mixed"),
@@ -210,7 +234,7 @@ def numbers(run: Recorded, genotype: Genotype, events: Sequence[Mapping[str, Any
         ("Random cells", "random", "of the same space, trained the same way"),
     ]
     shown = [(title, trained[role], about) for title, role, about in gap if role in trained]
-    st.markdown("##### Discretisation gap")
+    st.markdown("#### Discretisation gap")
     if not shown:
         st.caption("This run did not train its cell again, so what cutting cost is not known.")
     for column, (title, spread, about) in zip(st.columns(max(1, len(shown))), shown, strict=False):
@@ -230,17 +254,17 @@ def numbers(run: Recorded, genotype: Genotype, events: Sequence[Mapping[str, Any
         rows += [
             {"cell": KIND_TITLES.get(kind, kind), "operation": op, "edges": count} for op, count in sorted(ops.items())
         ]
-    st.markdown("##### Operations")
+    st.markdown("#### Operations")
     st.dataframe(rows, hide_index=True, key="operations", alt="Operations of the derived cell")
 
 
 def code_and_data(run: Recorded, genotype: Genotype) -> None:
-    st.markdown("##### DARTS text")
+    st.markdown("#### DARTS text")
     try:
         st.code(genotype.text(), language="python", wrap_lines=True)
     except BadInput as problem:
         st.caption(escaped(str(problem)))
-    st.markdown("##### JSON")
+    st.markdown("#### JSON")
     st.code(genotype.dumps(), language="json", wrap_lines=True)
     commands(run, {name: format for name, format in EXPORTS.items() if format.write is None})
 

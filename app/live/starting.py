@@ -9,7 +9,7 @@ import streamlit as st
 from app import process, stream
 from app.choose import mine, trouble
 from app.forms import ask_all
-from app.words import about, preset_of
+from app.words import about, amount, escaped, preset_of
 from darts_core import runs
 from darts_core.config import PRESETS, SearchConfig, catalogue, settings_of
 from darts_core.errors import BadInput
@@ -55,27 +55,51 @@ def seconds_here(preset: str) -> tuple[float | None, str]:
     return PRESETS[preset].seconds, "estimated for 2 cores"
 
 
+def lesson() -> tuple[str, dict[str, Any]]:
+    """The preset that a link asks for, and the settings that it changes: `?preset=collapse&a_lr=0.09`.
+
+    What is unknown or out of range is left out: a link may be of another version.
+    """
+    preset = st.query_params.get("preset", "laptop")
+    if preset not in PRESETS:
+        return "laptop", {}
+    changes: dict[str, Any] = {}
+    for name, setting in settings_of(str(PRESETS[preset].config().strategy)).items():
+        if name in st.query_params and name != "path":  # a link names no files of this machine
+            try:
+                PRESETS[preset].config(**changes, **{name: setting.check(st.query_params[name])})
+            except BadInput:
+                continue
+            changes[name] = setting.check(st.query_params[name])
+    return preset, changes
+
+
 def new_search() -> None:
     """The cards, and behind them all settings."""
     st.subheader("New search", anchor=False)
     names = list(PRESETS)
+    asked, given = lesson()
     chosen = st.radio(
         "Preset",
         names,
-        index=names.index("laptop"),
+        index=names.index(asked),
         format_func=lambda name: f"**{PRESETS[name].title}** · {about(PRESETS[name].seconds)}",
         captions=[PRESETS[name].doc for name in names],
         label_visibility="collapsed",
         key="preset",
     )
     seconds, known = seconds_here(chosen)
+    given = given if chosen == asked else {}
+    if given:
+        words = ", ".join(f"{name} = {amount(value)}" for name, value in given.items())
+        st.caption(f"This lesson changes: {escaped(words)}.")
     if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch", key="start"):
-        start(PRESETS[chosen].watched())
+        start(PRESETS[chosen].watched(**given))
     busy = sum(run.state == "running" for run in mine())
     shared = f" {busy} other {'search shares' if busy == 1 else 'searches share'} the cores now." if busy else ""
     st.caption((f"{about(seconds).capitalize()}, {known}." if seconds else "Hours without a GPU.") + shared)
     with st.expander("All settings"), st.form(f"settings-{chosen}", border=False):
-        values = PRESETS[chosen].watched().to_dict()
+        values = PRESETS[chosen].watched(**given).to_dict()
         choices = {"dataset": catalogue()["datasets"], "strategy": catalogue()["strategies"]}
         options = settings_of(str(values["strategy"]))
         said = ask_all(options, values, chosen, choices)

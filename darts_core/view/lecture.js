@@ -90,7 +90,7 @@ function mountLecture(host, data, onMove = () => {}) {
     show.setAttribute("aria-pressed", String(show.getAttribute("aria-pressed") !== "true"));
     draw();
   });
-  host.replaceChildren(bar, cards, edgeCard, chartCards);
+  host.replaceChildren(bar, make("div", { class: "lc-main" }, cards, edgeCard), chartCards);
 
   function build() {
     runs = data.runs.map(unpacked).filter((run) => run.steps.length);

@@ -26,6 +26,7 @@ from darts_core.view.recipe import reproduction
 from darts_core.view.recorded import Recorded, recorded
 from darts_core.view.svg import genotype_svg, mix_svg
 
+CLOSELY = 5000  # records that the reasons look at
 FRAMES = 300  # records of the scrubber: more cannot be told apart, and cost every reader room
 START = """
 (() => {
@@ -67,8 +68,9 @@ def report(reader: RunReader) -> bytes:
     if not len(run.steps):
         raise BadInput(f"run {run.name}", "", "no step was recorded yet", "let it run first")
     genotype = run.result() or derive(run.space, run.mixes())
-    found = explain.reasons(run)
-    data = {"lecture": lecture_data([run], charts=True), "reasons": reason_cards(run, found)}
+    close = recorded(reader, run.events, CLOSELY)
+    found = explain.reasons(close)
+    data = {"lecture": lecture_data([run], charts=True), "reasons": reason_cards(close, found)}
     script = lecture_js() + START
     policy = "; ".join(
         (

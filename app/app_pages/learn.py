@@ -1,0 +1,236 @@
+"""Learn: a tour of the board in six steps, lessons that open a page in a prepared state, and the notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import streamlit as st
+
+from app import choose, stream
+from app.board import board, build_board_data
+from app.notebooks import Notebook, notebooks
+from darts_core.errors import BadInput
+
+SAMPLE = "collapsing"  # the tour looks at this recorded search
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One step of the tour: what to look at, and the view of the board that shows it."""
+
+    title: str
+    text: str
+    view: Mapping[str, Any]
+
+
+TOUR = (
+    Stop(
+        "The cell, before anything is decided",
+        "A network is built by repeating one small cell. Boxes are states, each ribbon is an edge, and all candidate "
+        "operations run on every edge at once. The stripes of a ribbon are their weights: at step 1 they are nearly "
+        "equal.",
+        {"step": 1, "show": "all"},
+    ),
+    Stop(
+        "Time, under your finger",
+        "The slider above the cell goes through every recorded step; the marks on it are steps where another cell "
+        "would be derived, or where an alarm was raised. Here it is step 40: weights have begun to move. Try the "
+        "left and right arrow keys, or Play.",
+        {"step": 40, "show": "all"},
+    ),
+    Stop(
+        "One edge in numbers",
+        "Choose an edge by pointing or with Tab and Enter. The card beside the cell shows its weights, their "
+        "history, and equation 2 of the paper with these very numbers. This edge goes from the second input to node 1.",
+        {"step": 120, "show": "all", "edge": "normal-1-3"},
+    ),
+    Stop(
+        "What derivation keeps",
+        "In the end only some edges stay, each with its strongest operation: the others fade. The cell derived now "
+        "is what a search is for. The Cells page shows it under several rules, and says why each edge stayed.",
+        {"step": 120, "show": "derived"},
+    ),
+    Stop(
+        "The collapse meter",
+        "Orange is the skip connection, which only passes its input on. Each square of the meter is a derived edge; at "
+        "step 88 nearly all have become skips, and the search is called collapsed. Labels are 40 % wrong in this "
+        "search, on purpose: that is why it collapses.",
+        {"step": 88, "show": "all"},
+    ),
+    Stop(
+        "What it was worth",
+        "At the end the derived cell is trained from scratch, beside random cells of the same space. Look at the "
+        "card The cell it found: here random cells are better, and the page says so. Now start a search of your own.",
+        {"show": "derived"},
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A page in a prepared state, and what to find out there."""
+
+    title: str
+    text: str
+    page: str
+    query: Mapping[str, str] = field(default_factory=dict)
+
+
+LESSONS = (
+    Lesson(
+        "Make it collapse",
+        "Start a search whose labels are partly wrong. How many steps until the meter says drifting?",
+        "live",
+        {"preset": "collapse"},
+    ),
+    Lesson(
+        "The control",
+        "The same search on clean labels. What do the ribbons do now?",
+        "live",
+        {"preset": "clean"},
+    ),
+    Lesson(
+        "Both, side by side",
+        "The two recorded searches under one scrubber. Where do they part?",
+        "compare",
+        {"runs": "collapsing,healthy", "by": "percent", "at": "20"},
+    ),
+    Lesson(
+        "Stop in time",
+        "A search that was stopped at its lowest validation loss. Which edges did that save?",
+        "compare",
+        {"runs": "collapsing,stopped-early", "by": "step", "at": "30"},
+    ),
+    Lesson(
+        "Faster alphas",
+        "The same noisy search with an alpha learning rate three times as large. Does it collapse sooner?",
+        "live",
+        {"preset": "collapse", "a_lr": "0.09"},
+    ),
+    Lesson(
+        "Drop the skips",
+        "Skip dropout switches skips off at random while the weights learn. Does the meter stay lower?",
+        "live",
+        {"preset": "collapse", "skip_dropout": "0.5"},
+    ),
+    Lesson(
+        "Second order",
+        "The gradient of the alphas through a virtual step of the weights (equation 7), on the tiny space.",
+        "live",
+        {"preset": "tiny", "order": "2"},
+    ),
+    Lesson(
+        "One mixture, several cells",
+        "The same alphas under four rules. Which edges do they agree on? Open the tab Derivation lab.",
+        "cells",
+        {"run": "healthy"},
+    ),
+    Lesson(
+        "The turning point",
+        "The recorded collapse, held at the step where the alarm was raised.",
+        "replay",
+        {"run": "collapsing", "step": "88", "show": "derived"},
+    ),
+)
+
+
+def move(by: int) -> None:
+    """The next or the previous stop; the open board takes its view once more."""
+    now = stop_number()
+    st.query_params["tour"] = str(min(len(TOUR), max(1, now + by)))
+    st.session_state["tour-version"] = st.session_state.get("tour-version", 0) + 1
+
+
+def stop_number() -> int:
+    text = st.query_params.get("tour", "1")
+    return min(len(TOUR), max(1, int(text))) if text.isdecimal() and len(text) < 4 else 1
+
+
+@st.fragment
+def tour() -> None:
+    """Six prepared views of one recorded search, each with a paragraph."""
+    number = stop_number()
+    stop = TOUR[number - 1]
+    with st.container(border=True):
+        st.markdown(f"##### {number} of {len(TOUR)}: {stop.title}")
+        st.write(stop.text)
+        with st.container(horizontal=True, gap="small"):
+            back = partial(move, -1)
+            st.button("Back", icon=":material/arrow_back:", disabled=number == 1, key="back", on_click=back)
+            st.button(
+                "Next",
+                icon=":material/arrow_forward:",
+                type="primary",
+                disabled=number == len(TOUR),
+                key="next",
+                on_click=partial(move, 1),
+            )
+            if number == len(TOUR):
+                st.page_link("app_pages/live.py", label="Start a search", icon=":material/monitoring:")
+    try:
+        info = stream.feed(SAMPLE).reader.info
+        data = build_board_data(info, view={**stop.view, "version": st.session_state.get("tour-version", 0)})
+    except BadInput as problem:
+        choose.trouble(problem)
+        return
+    board(data, key="tour-board")
+
+
+def lessons() -> None:
+    columns = st.columns(3)
+    for i, lesson in enumerate(LESSONS):
+        with columns[i % 3].container(border=True, height="stretch"):
+            st.markdown(f"##### {lesson.title}")
+            st.write(lesson.text)
+            where = f"Open on {lesson.page.capitalize()}"
+            page, query = f"app_pages/{lesson.page}.py", dict(lesson.query)
+            st.page_link(page, label=where, icon=":material/arrow_forward:", query_params=query)
+
+
+def shelf(found: list[Notebook]) -> None:
+    """A card per notebook, with how to run it and a way to read it here."""
+    columns = st.columns(2)
+    for i, notebook in enumerate(found):
+        with columns[i % 2].container(border=True, height="stretch"):
+            st.markdown(f"##### {notebook.title}")
+            st.markdown(notebook.promise)
+            st.code(f"jupyter lab notebooks/{notebook.name}.ipynb", language=None)
+            if st.button("Read it here", icon=":material/menu_book:", key=f"read-{notebook.name}"):
+                st.query_params["notebook"] = notebook.name
+                st.rerun()
+
+
+def read(notebook: Notebook) -> None:
+    """A notebook as text; it runs in JupyterLab alone."""
+    if st.button("All notebooks", icon=":material/arrow_back:", key="shelf"):
+        st.query_params.pop("notebook", None)
+        st.rerun()
+    st.caption(f"To run it, and to move its pictures: jupyter lab notebooks/{notebook.name}.ipynb")
+    for kind, text in notebook.cells:
+        if kind == "markdown":
+            st.markdown(text)
+        elif text.strip():
+            st.code(text, language="python", wrap_lines=True)
+
+
+st.subheader("Learn", anchor=False)
+books, troubles = notebooks()
+wanted = next((book for book in books if book.name == st.query_params.get("notebook")), None)
+if wanted is not None:
+    read(wanted)
+    st.stop()
+st.markdown("#### Lessons")
+st.caption("Each opens a page in a prepared state. Nothing starts before you press Start.")
+lessons()
+st.markdown("#### Notebooks")
+for sentence in troubles:
+    choose.trouble(sentence)
+if books:
+    shelf(books)
+else:
+    st.caption("There are no notebooks in this copy of the project yet. The lessons and the tour need none.")
+st.markdown("#### A tour of the board in six steps")
+tour()
