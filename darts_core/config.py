@@ -157,6 +157,7 @@ class SearchConfig:
     stem_stride: int = _setting(1, "space", "Stride of the stem: 2 halves the image at once.", 1, 2)
 
     strategy: str = _setting("darts", "method", "The search method.")
+    parts: str = _setting("", "method", "Parts that the method wears on top, separated by commas; see: methods.")
     seed: int = _setting(2, "run", "Decides every random number of the search.", 0, 2**31 - 1)
     epochs: int = _setting(50, "run", "Passes over the weight split.", 1, 10_000, unit="epochs")
 
@@ -240,7 +241,8 @@ class SearchConfig:
         options_of(self.strategy)  # raises for a strategy that there is not
         if self.dataset not in catalogue()["datasets"]:
             raise unknown(HERE, "data set", self.dataset, catalogue()["datasets"])
-        known = options_of(self.strategy)
+        object.__setattr__(self, "parts", ",".join(part_names(self.parts)))
+        known = options_of(self.strategy, self.parts)
         for name in self.options:
             if name not in known:
                 raise unknown(HERE, f"option of {self.strategy}", name, known)
@@ -287,7 +289,7 @@ class SearchConfig:
                 where, "configuration", "is not an object of names and values", 'for example {"dataset": "digits"}'
             )
         strategy = str(SETTINGS["strategy"].check(data.get("strategy", "darts"), where))
-        options = options_of(strategy, where)
+        options = options_of(strategy, str(SETTINGS["parts"].check(data.get("parts", ""), where)), where)
         settings, chosen = {}, {}
         for name, value in data.items():
             if name in SETTINGS:
@@ -306,8 +308,22 @@ class SearchConfig:
         """A copy with some flat names changed, checked like a new one."""
         data = self.to_dict()
         if "strategy" in changes and changes["strategy"] != self.strategy:
-            data = {name: value for name, value in data.items() if name in SETTINGS}
+            data = {name: value for name, value in data.items() if name in SETTINGS or "." in name}
+        if "parts" in changes:
+            gone = set(part_names(self.parts)) - set(part_names(str(changes["parts"])))
+            data = {name: value for name, value in data.items() if name.partition(".")[0] not in gone}
         return SearchConfig.from_dict({**data, **changes})
+
+    def part_names(self) -> tuple[str, ...]:
+        """The parts worn, in order."""
+        return part_names(self.parts)
+
+    def edge_alphas(self) -> bool:
+        """Does the method learn logits of the edges (PC-DARTS)?"""
+        known = catalogue()
+        worn = (known["parts"][name] for name in self.part_names())
+        own = known["strategies"].get(self.strategy, {})  # the training of a cell is no strategy
+        return any(entry.get("edge_alphas", False) for entry in (own, *worn))
 
     def search_space(self) -> SearchSpace:
         if self.strategy == EVALUATE:
@@ -372,31 +388,47 @@ def catalogue() -> dict[str, Any]:
     return json.loads((Path(__file__).parent / "catalogue.json").read_text(encoding="utf-8"))
 
 
-@cache
-def options_of(strategy: str, where: str = HERE) -> Mapping[str, Setting]:
-    """The options that a strategy adds to the settings, by name.
+def part_names(text: str) -> tuple[str, ...]:
+    """The parts that a setting names ("beta, eigenvalue-stop"), in order, each once.
 
     Raises:
-        BadInput: the strategy is unknown.
+        BadInput: there is no part of a name.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in catalogue()["parts"]:
+            raise unknown(HERE, "part", name, catalogue()["parts"])
+    return names
+
+
+@cache
+def options_of(strategy: str, parts: str = "", where: str = HERE) -> Mapping[str, Setting]:
+    """The options that a strategy and the parts it wears add to the settings, by name; a part's is "part.option".
+
+    Raises:
+        BadInput: the strategy or a part is unknown.
     """
     strategies = catalogue()["strategies"]
     entry = catalogue()["training"] if strategy == EVALUATE else strategies.get(strategy)
     if entry is None:
         raise unknown(where, "strategy", strategy, strategies)
-    return {row["name"]: Setting(**{**row, "choices": tuple(row["choices"])}) for row in entry["options"]}
+    rows = list(entry["options"])
+    for part in part_names(parts):
+        rows += [{**row, "name": f"{part}.{row['name']}"} for row in catalogue()["parts"][part]["options"]]
+    return {row["name"]: Setting(**{**row, "choices": tuple(row["choices"])}) for row in rows}
 
 
-def settings_of(strategy: str) -> Mapping[str, Setting]:
-    """All flat names of a search with this strategy: the settings, then the strategy's options."""
+def settings_of(strategy: str, parts: str = "") -> Mapping[str, Setting]:
+    """All flat names of a search with this strategy: the settings, then its options and those of the parts it wears."""
     known = SETTINGS
     if strategy == EVALUATE:  # nothing is searched
         known = {n: s for n, s in SETTINGS.items() if s.group not in ("alphas", "probes") and n not in SEARCH_ONLY}
-    return {**known, **options_of(strategy)}
+    return {**known, **options_of(strategy, parts)}
 
 
-def steerable(strategy: str) -> Mapping[str, Setting]:
+def steerable(strategy: str, parts: str = "") -> Mapping[str, Setting]:
     """What may change while the search runs; anything else needs a branch."""
-    return {name: s for name, s in settings_of(strategy).items() if s.steer}
+    return {name: s for name, s in settings_of(strategy, parts).items() if s.steer}
 
 
 @dataclass(frozen=True)

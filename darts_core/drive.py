@@ -91,7 +91,7 @@ def new_run(
 
 def _record_layout(config: SearchConfig, space: SearchSpace) -> Layout:
     """What each step records. An evaluation has no alphas; its mix says which operation each edge has, for pictures."""
-    layout = Layout.of(config.step_metrics, space)
+    layout = Layout.of(config.step_metrics, space, config.edge_alphas())
     if config.strategy != EVALUATE:
         return layout
     return Layout(layout.metrics, tuple((n, shape) for n, shape in layout.tensors if n.startswith("mix.")))
@@ -398,7 +398,8 @@ def _evaluate(
     mix, supernet = None, lambda: None  # a baseline has no supernet to look at
     if not STRATEGIES[settings.strategy].baseline:
         method = method_of(settings)
-        mix = method.relax(state.alphas, Moment("read", state.epoch, 1.0, None, settings.epochs, state.stage, 1.0))
+        end = Moment("read", state.epoch, 1.0, None, settings.epochs, state.stage, 1.0, space=task.space)
+        mix = method.relax(state.alphas, end)
         supernet = lambda: supernet_of(task, method, state.stage, state.built)  # noqa: E731
     if isinstance(task, LanguageTask):
         compared = evaluate_text.compare(task, config, state, mix, genotype, trained, supernet)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from darts_core.baselines.evolution import evolution
 from darts_core.baselines.random_search import random_search
 from darts_core.baselines.reinforce import reinforce
@@ -17,10 +19,25 @@ from darts_core.config import EVALUATE, SearchConfig
 from darts_core.data import DATASETS
 from darts_core.data.text import TEXTS
 from darts_core.errors import unknown
+from darts_core.methods.betadarts import betadarts
 from darts_core.methods.darts import darts
+from darts_core.methods.dartsminus import dartsminus
+from darts_core.methods.dartsplus import dartsplus
+from darts_core.methods.dartspt import dartspt
+from darts_core.methods.drnas import drnas
+from darts_core.methods.fairdarts import fairdarts
+from darts_core.methods.gdas import gdas
+from darts_core.methods.maxw import maxw
+from darts_core.methods.pcdarts import pcdarts
+from darts_core.methods.pdarts import pdarts
+from darts_core.methods.robustdarts import robustdarts
+from darts_core.methods.smoothdarts import smoothdarts
+from darts_core.methods.snas import snas
 from darts_core.search.bilevel import Strategy, bilevel
 from darts_core.search.method import Method
 from darts_core.search.option import options
+from darts_core.search.parts import PARTS, method_from
+from darts_core.space import space_named
 from darts_core.training import training, training_strategy
 
 
@@ -38,6 +55,19 @@ class Entry:
 
 STRATEGIES: Mapping[str, Entry] = {
     "darts": Entry(bilevel(darts), darts),
+    "max-w": Entry(bilevel(maxw), maxw),
+    "fair-darts": Entry(bilevel(fairdarts), fairdarts),
+    "pc-darts": Entry(bilevel(pcdarts), pcdarts),
+    "robust-darts": Entry(bilevel(robustdarts), robustdarts),
+    "p-darts": Entry(bilevel(pdarts), pdarts),
+    "gdas": Entry(bilevel(gdas), gdas),
+    "snas": Entry(bilevel(snas), snas),
+    "smooth-darts": Entry(bilevel(smoothdarts), smoothdarts),
+    "darts-minus": Entry(bilevel(dartsminus), dartsminus),
+    "darts-plus": Entry(bilevel(dartsplus), dartsplus),
+    "darts-pt": Entry(bilevel(dartspt), dartspt),
+    "dr-nas": Entry(bilevel(drnas), drnas),
+    "beta-darts": Entry(bilevel(betadarts), betadarts),
     "random": Entry(trials(random_search), random_search, baseline=True),
     "evolution": Entry(trials(evolution), evolution, baseline=True),
     "reinforce": Entry(trials(reinforce), reinforce, baseline=True),
@@ -59,27 +89,59 @@ def strategy_named(name: str) -> Strategy:
 
 def method_of(config: SearchConfig) -> Method:
     """The method that a configuration describes, its options included."""
-    return STRATEGIES[config.strategy].factory(**config.options)
+    return method_from(STRATEGIES[config.strategy].factory, config)
 
 
 def catalogue() -> dict[str, Any]:
     """Strategies with their options, and data sets, as `catalogue.json` holds them."""
     methods = {
-        name: {"doc": _first_line(entry.factory), "options": _options(entry)} for name, entry in STRATEGIES.items()
+        name: {
+            "doc": _first_line(entry.factory),
+            "edge_alphas": _has_edge_alphas(entry.factory),
+            "card": _card(entry.factory),
+            "options": _options(entry),
+        }
+        for name, entry in STRATEGIES.items()
     }
-    fixed = tuple(row["name"] for row in options(training))
+    parts = {
+        name: {"doc": _sentence(part), "edge_alphas": _has_edge_alphas(part, Method()), "options": options(part)}
+        for name, part in PARTS.items()
+    }
     datasets = {name: {"kind": "images", "doc": source.doc} for name, source in DATASETS.items()}
     texts = {name: {"kind": "text", "doc": source.doc} for name, source in TEXTS.items()}
     return {
         "strategies": methods,
-        "training": {"doc": _first_line(training), "options": options(training, fixed)},
+        "parts": parts,
+        "training": {"doc": _first_line(training), "options": _unsteered(options(training))},
         "datasets": {**datasets, **texts},
     }
 
 
 def _options(entry: Entry) -> list[dict[str, Any]]:
-    names = tuple(inspect.signature(entry.factory).parameters)
-    return options(entry.factory, fixed=names if entry.baseline else ())
+    """The options of a strategy; those of a baseline hold for its whole run."""
+    return _unsteered(options(entry.factory)) if entry.baseline else options(entry.factory)
+
+
+def _unsteered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, "steer": False} for row in rows]
+
+
+def _has_edge_alphas(make: Callable[..., Any], around: Method | None = None) -> bool:
+    """Does what a factory makes learn logits of the edges? Then a run has a place for them in its records."""
+    made = make()
+    method = made if isinstance(made, Method) else made(around) if around else None
+    return method is not None and bool(method.init(space_named("tiny"), torch.Generator()).edges)
+
+
+def _card(factory: Callable[..., Any]) -> dict[str, Any] | None:
+    """What the file of a method says about it, as data."""
+    card = getattr(inspect.getmodule(factory), "CARD", None)
+    return card._asdict() if card else None
+
+
+def _sentence(part: Callable[..., Any]) -> str:
+    """The first paragraph of a docstring, in one line."""
+    return " ".join((inspect.getdoc(part) or "").partition("\n\n")[0].split())
 
 
 def _first_line(factory: Callable[..., Any]) -> str:

@@ -10,19 +10,26 @@ from typing import Annotated
 import torch
 
 from darts_core.mix import Alphas, Mix
-from darts_core.search.hypergrad import unrolled, unrolled_fd
-from darts_core.search.method import Method, Moment, first_order, softmax_rows
-from darts_core.search.option import Choice, Range
+from darts_core.search.card import Card
+from darts_core.search.hypergrad import HYPERGRADS, Order
+from darts_core.search.method import Method, Moment, softmax_rows
+from darts_core.search.option import Range
 
-HYPERGRADS = {"1": first_order, "2": unrolled_fd, "exact": unrolled}
+CARD = Card(
+    "DARTS",
+    "o(x) = sum_k softmax(alpha)_k o_k(x);  alpha moves along the gradient of L_val(w - xi grad_w L_train, alpha)",
+    "It is DARTS: first order (xi = 0), second order as published (finite difference) or exact.",
+    "Liu, Simonyan, Yang: DARTS: Differentiable Architecture Search, ICLR 2019, equations 2 to 8; quark0/darts",
+    (
+        "Each epoch walks a permutation of the architecture split; the code draws a fresh batch with replacement.",
+        "Batch statistics always, as the paper says; the code also tracks running ones, which no gradient sees.",
+        "The cell is that of the final alphas; the code's log ends with the one before the last epoch.",
+    ),
+)
 
 
 def darts(
-    order: Annotated[
-        str,
-        Choice("1", "2", "exact"),
-        "Gradient of the alphas: first order, second order as published, or second order exact.",
-    ] = "1",
+    order: Order = "1",
     temperature: Annotated[
         float, Range(0.01, 100), "Divides the alphas before the softmax; above 1 the mix is softer."
     ] = 1.0,

@@ -55,6 +55,7 @@ from darts_core.search.method import (
     Weights,
     restricted,
 )
+from darts_core.search.parts import method_from
 from darts_core.search.replay import Replay, Unread
 from darts_core.search.state import State
 from darts_core.seeds import seed
@@ -136,7 +137,7 @@ class Search:
 
     def __init__(self, factory: Callable[..., Method], task: Task, config: SearchConfig, host: Host) -> None:
         self.factory, self.task, self.config, self.host = factory, task, config, host
-        self.method = factory(**config.options)
+        self.method = method_from(factory, config)
         self.step = self.epoch = self.index = 0
         self.begin(0, self.method.init(task.space, self.generator("alphas", 0)), {})
         self.carry = self.no_carry()
@@ -224,24 +225,25 @@ class Search:
         before, step, settings = self.epoch, self.step, self.config
         self.restore(self.host.recall(verdict.epoch + 1))
         self.step, self.config = step, settings.with_(**verdict.change)
-        self.method = self.factory(**self.config.options)
+        self.method = method_from(self.factory, self.config)
+        self.forget()
         yield Rewound(self.step, before, self.epoch, dict(verdict.change))
         yield Phase("search", verdict.reason, total_steps=self.total)
 
     def stage_at(self, epoch: int) -> int:
-        """The stage that an epoch belongs to: the epochs are divided evenly, the later stages take what is over."""
-        count = len(self.method.stages)
-        return max(s for s in range(count) if self.first_epoch(s) <= epoch or s == 0)
+        """The stage that an epoch belongs to: the epochs are divided evenly, the earlier stages take what is over."""
+        return max(s for s in range(len(self.method.stages)) if self.first_epoch(s) <= epoch)
 
     def first_epoch(self, stage: int) -> int:
-        return self.config.epochs * stage // len(self.method.stages)
+        """Where a stage begins; at the end of the search where there are fewer epochs than stages."""
+        return -(-self.config.epochs * stage // len(self.method.stages))
 
     def next_stage(self) -> StageStarted:
         """Ask the method how the next stage begins, and begin it."""
         stage = self.stage + 1
         began: Stage = self.method.next_stage(stage, self.trained(), self.generator("alphas", stage))
         weights, momentum, adam = self.unpacked(self.params), self.unpacked(self.sgd.buffers), self.adam
-        self.begin(stage, began.alphas, {kind: mask.cpu() for kind, mask in began.alphas.legal.items()})
+        self.begin(stage, began.alphas, {kind: mask.clone().cpu() for kind, mask in began.alphas.legal.items()})
         if began.carry is not None:
             shapes = {name: t.shape for name, t in self.unpacked(self.params).items()}
             draw = lambda: self.generator("carry", stage)  # noqa: E731  # the same for weights and momentum
@@ -396,8 +398,9 @@ class Search:
             "valid_rise": probes.rise_above_minimum(self.history, metrics["valid_loss"]),
             **truth.probed(self.config, genotype),
         }
-        every = self.config.hessian_every or self.method.eigenvalue_every
-        if every and ((self.epoch + 1) % every == 0 or self.epoch + 1 == self.config.epochs):
+        asked, needed = self.config.hessian_every, self.method.eigenvalue_every  # a rule's own counts from epoch 0
+        due = (self.epoch + 1) % asked == 0 if asked else needed and self.epoch % needed == 0
+        if due or ((asked or needed) and self.epoch + 1 == self.config.epochs):
             found["eigenvalue"] = probes.dominant_eigenvalue(self.hessian())
         collapse = derivation.collapse(self.task.space, arrays, genotype)
         level_before = self.history[-1]["level"] if self.history else "healthy"
@@ -423,6 +426,10 @@ class Search:
         text = self.task.sampled(self.net, mix, seed(self.config.seed, "sample", self.epoch))
         if text is not None:
             yield Sample(self.step, self.epoch, text)
+        projected = self.method.project(self.trained(), self.moment("read"))
+        if projected is not None:
+            self.alphas = self.alphas._replace(legal=projected.legal)
+            self.forget()
         self.epoch, self.index, self.sums, self.carry = self.epoch + 1, 0, {}, self.no_carry()
 
     def result(self, stopped: bool, genotype: dict[str, Any] | None = None) -> Result:
@@ -453,6 +460,9 @@ class Search:
             self.stage,
             (done - first) / max(1, last * steps - first),
             loss_at,
+            space=self.space,
+            stage_epoch=self.epoch - self.first_epoch(self.stage),
+            stage_epochs=last - self.first_epoch(self.stage),
         )
         return self.replay.watched(moment)
 
@@ -465,7 +475,13 @@ class Search:
             return self.relax(self.alphas, "read")
 
     def trained(self) -> Trained:
-        return Trained(self.space, self.alphas, self.read())
+        with torch.no_grad():
+            relaxed = lambda alphas: self.relax(alphas, "read")  # noqa: E731
+            return Trained(self.space, self.alphas, self.read(), self.accuracy, relaxed, self.task.space)
+
+    def accuracy(self, mix: Mix) -> float:
+        """Of the supernet under a mix, on the architecture split (0 to 1)."""
+        return self.task.measure(self.net, mix.to(self.task.dtype), "arch", VALIDATE_AT_MOST)["accuracy"]
 
     def derive(self) -> Genotype:
         return self.method.derive(self.trained())
@@ -558,10 +574,11 @@ class Search:
 
     def set(self, order: Order) -> None:
         """Change a setting or an option of the method."""
-        if order.name not in steerable(self.config.strategy):
-            raise unknown("", "setting to steer", order.name, steerable(self.config.strategy))
-        self.config = self.config.with_(**{order.name: order.value})
-        self.method = self.factory(**self.config.options)
+        known = steerable(self.config.strategy, self.config.parts)
+        if order.name not in known:
+            raise unknown("", "setting to steer", order.name, known)
+        self.config = self.config.with_(**{str(order.name): order.value})
+        self.method = method_from(self.factory, self.config)
         if order.name not in OUTSIDE:
             self.forget()
 
@@ -608,7 +625,7 @@ class Search:
             BadInput: the state belongs to another net or another alpha layout.
         """
         self.config = SearchConfig.from_dict(state.settings, "checkpoint")
-        self.method = self.factory(**self.config.options)
+        self.method = method_from(self.factory, self.config)
         if state.stage >= len(self.method.stages):
             fix = "branch with --weights fresh, or go on with its own method"
             raise BadInput("checkpoint", "stage", f"is {state.stage}, and the method has no such stage", fix)

@@ -9,15 +9,22 @@ authors' code; only its gradient depends on alpha, so both share the formula abo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from darts_core.mix import Alphas
 from darts_core.optimise import joint_norm
-from darts_core.search.method import Hyper, Loss, Objective, Weights
+from darts_core.search.method import Hyper, Hypergrad, Loss, Objective, Weights, first_order
+from darts_core.search.option import Choice
 
+Order = Annotated[
+    str,
+    Choice("1", "2", "exact"),
+    "Gradient of the alphas: first order, second order as published, or second order exact.",
+]
 RADIUS = 0.01  # of the finite difference, over the norm of v: the authors' constant
 
 
@@ -65,3 +72,6 @@ def _alpha_gradient(objective: Objective, v: Sequence[Tensor], distance: Tensor)
     moved = {name: w.detach() + distance * d for (name, w), d in zip(objective.weights.items(), v, strict=True)}
     loss = objective.train(moved, alphas)
     return list(torch.autograd.grad(loss.value, alphas.tensors(), materialize_grads=True))
+
+
+HYPERGRADS: Mapping[str, Hypergrad] = {"1": first_order, "2": unrolled_fd, "exact": unrolled}

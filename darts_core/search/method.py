@@ -44,11 +44,19 @@ class Moment(NamedTuple):
     stage: int = 0
     stage_progress: float = 0.0
     loss_at: Callable[[Mix], Tensor] | None = None
+    space: SearchSpace | None = None
+    stage_epoch: int = 0  # epochs of the present stage before this one
+    stage_epochs: int = 1
 
     @property
     def share(self) -> float:
-        """Epochs begun before this one, as a share of all: what a schedule takes that moves once per epoch."""
-        return self.epoch / max(1, self.epochs)
+        """Epochs before this one as a share of all, 0 to 1: what a schedule takes that moves once per epoch."""
+        return min(1.0, self.epoch / max(1, self.epochs))
+
+    @property
+    def stage_share(self) -> float:
+        """The same within the present stage."""
+        return min(1.0, self.stage_epoch / max(1, self.stage_epochs))
 
 
 class Objective(NamedTuple):
@@ -81,7 +89,8 @@ class Trained(NamedTuple):
     alphas: Alphas
     mix: Mix  # in phase "read"
     accuracy: Callable[[Mix], float] | None = None  # of the supernet on the architecture split, 0 to 1
-    tune: Callable[[Mix], None] | None = None  # one epoch of weight steps at a mix; it changes the supernet's weights
+    relaxed: Callable[[Alphas], Mix] | None = None  # the mix of other alphas, in phase "read"
+    whole: SearchSpace | None = None  # the space with the operations of the first stage
 
 
 class Verdict(NamedTuple):
@@ -123,6 +132,7 @@ Penalty = Callable[[Alphas, Mix, Moment], Tensor]
 Settle = Callable[[Alphas, Alphas, Mix], Alphas]
 When = Callable[[Moment], bool]
 Derive = Callable[[Trained], Genotype]
+Project = Callable[[Trained, Moment], "Alphas | None"]
 Stop = Callable[[Course], Verdict | None]
 NextStage = Callable[[int, Trained, torch.Generator], Stage]  # (number of the stage that begins, ...)
 
@@ -135,8 +145,49 @@ def near_zero(space: SearchSpace, generator: torch.Generator) -> Alphas:
 
 def softmax_rows(alphas: Alphas, temperature: float = 1.0) -> dict[str, Tensor]:
     """kind -> (edges, ops): softmax over the legal operations of each edge; illegal ones are exactly 0."""
-    masked = {k: a.masked_fill(~alphas.legal[k], -torch.inf) for k, a in alphas.ops.items()}
-    return {k: torch.softmax(a / temperature, dim=-1) for k, a in masked.items()}
+    return {k: _softmax(a / temperature, alphas.legal[k]) for k, a in alphas.ops.items()}
+
+
+def _softmax(rows: Tensor, legal: Tensor) -> Tensor:
+    """Softmax over the legal entries of each row; a row without any, an edge that was taken out, is 0."""
+    masked = rows.masked_fill(~legal, -torch.inf)
+    empty = ~legal.any(-1, keepdim=True)
+    return torch.softmax(masked.masked_fill(empty, 0.0), dim=-1) * ~empty if bool(empty.any()) else masked.softmax(-1)
+
+
+def gumbel_softmax(alphas: Alphas, temperature: float, moment: Moment) -> dict[str, Tensor]:
+    """kind -> (edges, ops): softmax((log softmax(alpha) + Gumbel noise) / temperature), 0 where not legal.
+
+    One draw per kind and step, shared by its cells. Jang et al. 2017, Maddison et al. 2017.
+    """
+    found = {}
+    for kind, p in softmax_rows(alphas).items():
+        noise = -torch.empty(p.shape).exponential_(generator=moment.generator).log().to(p.device)
+        found[kind] = _softmax((p.clamp(min=1e-30).log() + noise) / temperature, alphas.legal[kind])
+    return found
+
+
+def strongest_columns(mix: Tensor, legal: Tensor, keep: Callable[[int], int]) -> Tensor:
+    """(edges, ops) bool: of an edge's n legal operations the keep(n) strongest; of equals the later ones."""
+    rows = []
+    for row, mask in zip(mix.tolist(), legal.tolist(), strict=True):
+        columns = [o for o, ok in enumerate(mask) if ok]
+        kept = sorted(columns, key=lambda o, row=row: (row[o], o))[-max(1, keep(len(columns))) :] if columns else []
+        rows.append([o in kept for o in range(len(mask))])
+    return torch.tensor(rows, dtype=torch.bool, device=legal.device)
+
+
+def without(op: str, space: SearchSpace) -> dict[str, Tensor]:
+    """kind -> (edges, ops) bool: the space's own mask with an operation left out, where its edge has another."""
+    found = {}
+    for kind, cell in space.cells.items():
+        legal = torch.from_numpy(cell.legal_array())
+        if op in cell.ops:
+            rest = legal.clone()
+            rest[:, cell.ops.index(op)] = False
+            legal = torch.where(rest.any(-1, keepdim=True), rest, legal)
+        found[kind] = legal
+    return found
 
 
 def softmax(alphas: Alphas, moment: Moment) -> Mix:
@@ -181,6 +232,10 @@ def _always(moment: Moment) -> bool:
     return True
 
 
+def _no_projection(trained: Trained, moment: Moment) -> Alphas | None:
+    return None
+
+
 def _never(course: Course) -> Verdict | None:
     return None
 
@@ -200,6 +255,7 @@ class Method:
     net: Mapping[str, Any] = field(default_factory=dict)  # structural options of the supernet
     stages: Sequence[Mapping[str, Any]] = ({},)  # more such options for each stage; epochs are divided evenly
     next_stage: NextStage = once_stages_end
+    project: Project = _no_projection  # asked after each epoch: alphas with fewer legal operations, or None (DARTS-PT)
     restarts: bool = False  # does the weights' learning rate start anew with each stage?
     eigenvalue_every: int = 0  # epochs between eigenvalues that the stop rule needs; 0: as the settings say
 

@@ -19,6 +19,10 @@ class Range:
     high: float
 
 
+class Fixed:
+    """Marks an option that decides the form of the net or of the alphas: it cannot change while a search runs."""
+
+
 class Choice(tuple[str, ...]):
     """The words that an option may take."""
 
@@ -26,8 +30,8 @@ class Choice(tuple[str, ...]):
         return super().__new__(cls, words)
 
 
-def options(factory: Callable[..., Any], fixed: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """Rows for the catalogue, one per keyword argument of `factory`. All may be steered but those named in `fixed`."""
+def options(factory: Callable[..., Any]) -> list[dict[str, Any]]:
+    """Rows for the catalogue, one per keyword argument of `factory`. All may be steered but those marked `Fixed`."""
     hints = typing.get_type_hints(factory, include_extras=True)
     rows = []
     for name, parameter in inspect.signature(factory).parameters.items():
@@ -46,7 +50,7 @@ def options(factory: Callable[..., Any], fixed: tuple[str, ...] = ()) -> list[di
                 "high": span.high if span else None,
                 "choices": list(choices),
                 "unit": "",
-                "steer": name not in fixed,
+                "steer": Fixed not in notes,
             }
         )
     return rows

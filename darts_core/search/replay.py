@@ -37,10 +37,10 @@ class Slot(NamedTuple):
 
 
 class Watched(Moment):
-    """A moment that notes which of its fields but the phase somebody looked at."""
+    """A moment that notes which of its fields somebody looked at, but the phase and the space, which stay."""
 
     def __getattribute__(self, name: str) -> Any:
-        if name in Moment._fields and name != "phase":
+        if name in Moment._fields and name not in ("phase", "space"):
             object.__getattribute__(self, "noted").add(name)
         return super().__getattribute__(name)
 
