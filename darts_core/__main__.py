@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from darts_core import commands, io, net_commands
+from darts_core import commands, io, net_commands, text_commands
 from darts_core.commands import assignments as _assignments
 from darts_core.commands import seed_numbers as _seed_numbers
 from darts_core.config import EVALUATE, PRESETS, SearchConfig, catalogue, preset_named, settings_of
@@ -345,7 +345,7 @@ def export(
 @app.command("zoo")
 def zoo_() -> None:
     """List the released cells that --genotype knows by name, with what their papers report."""
-    table = Table("name", "what it is", "published errors (%)", box=None)
+    table = Table("name", "what it is", "published errors (%; of recurrent cells: perplexity)", box=None)
     for found in zoo().values():
         errors = ", ".join(f"{name.removesuffix('_error')} {value:g}" for name, value in found.errors.items())
         table.add_row(found.name, f"{found.title} ({found.source})", errors)
@@ -376,6 +376,7 @@ def settings(strategy: Annotated[str, typer.Option("--strategy")] = "darts") -> 
     )
 
 
+text_commands.add_to(app, console)
 net_commands.add_to(
     app,
     net_commands.Parts(

@@ -23,6 +23,15 @@ from darts_core.zoo import genotype_named
 INHERITED = ("dataset", "path", "resize")  # what an evaluation takes from the search whose cell it trains
 _COMMON: Mapping[str, Scalar] = {"strategy": EVALUATE, "train_portion": 0.5, "shuffle_split": True, "seed": 0}
 
+_TEXT: Mapping[str, Scalar] = {
+    "strategy": EVALUATE, "seed": 0, "w_lr": 20.0, "w_lr_min": 20.0, "momentum": 0.0, "w_decay": 5e-7, "clip": 0.25,
+    "auxiliary": 0.0, "drop_path": 0.0,
+}  # fmt: skip
+_PAPER_TEXT: Mapping[str, Scalar] = {
+    "batch": 64, "bptt": 35, "jitter": True, "epochs": 8000, "dropout": 0.75, "dropout_input": 0.75,
+    "dropout_embedding": 0.2, "dropout_words": 0.1, "slowness": 1e-3, "activation": 0.0, "test_columns": 1, "seed": 1267,
+}  # fmt: skip
+
 EVALUATIONS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (
@@ -51,6 +60,22 @@ EVALUATIONS: Mapping[str, Preset] = {
                 "stem": "imagenet", "dataset": "folder", "resize": 224, "stream": True, "workers": 4,
             },
         ),
+        Preset(
+            "text", "Train a recurrent cell, quickly", 60,
+            "A small language model: tells what a cell is worth on a small text in about a minute on a CPU.",
+            {**_TEXT, "units": 32, "bptt": 10, "batch": 32, "epochs": 10, "w_lr_min": 0.5, "clip": 0.5, "dropout": 0.0,
+             "dropout_hidden": 0.0, "dropout_input": 0.0, "dropout_embedding": 0.0, "dataset": "markov"},
+        ),
+        Preset(
+            "ptb", "Train a recurrent cell as the paper does on Penn Treebank", None,
+            "850 units, up to 8000 epochs, averaged SGD: days on a GPU of 2018; set path.",
+            {**_TEXT, **_PAPER_TEXT, "dataset": "ptb", "units": 850, "w_decay": 8e-7, "dropout_hidden": 0.25},
+        ),
+        Preset(
+            "wt2", "Train a recurrent cell as the paper does on WikiText-2", None,
+            "700 units, averaged SGD: days on a GPU; set path.",
+            {**_TEXT, **_PAPER_TEXT, "dataset": "wikitext2", "units": 700, "w_decay": 5e-7, "dropout_hidden": 0.15},
+        ),
     )
 }  # fmt: skip
 
@@ -73,6 +98,8 @@ def evaluation_config(preset: str, cell: Genotype, label: str, changes: Mapping[
     Raises:
         BadInput: the preset or a name is unknown, or a value does not fit.
     """
+    if preset == "quick" and "recurrent" in cell.cells:
+        preset = "text"
     if preset not in EVALUATIONS:
         raise unknown("evaluate", "preset", preset, EVALUATIONS)
     told = {"genotype": io.dumps(cell.to_json(), "genotype"), "label": label[:80]}

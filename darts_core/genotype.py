@@ -23,6 +23,7 @@ MAX_TEXT = 100_000  # bytes; a genotype of twelve nodes needs under 4,000
 INPUTS = 2  # states from outside a DARTS cell; nodes are numbered from here on
 MAX_GENES = INPUTS + MAX_NODES  # per node
 SHORT = "this cell"
+RECURRENT = "recurrent"  # the one kind of cell that a text model has
 
 
 class Gene(NamedTuple):
@@ -89,17 +90,25 @@ class Genotype:
         Raises:
             BadInput: the form cannot hold this cell (a node without exactly two genes).
         """
+        if set(self.cells) == {RECURRENT}:
+            return self._recurrent_text()
         parts = []
         for kind, cell in self.cells.items():
             if cell.inputs != INPUTS or any(len(node) != 2 for node in cell.nodes):
                 what = "the DARTS text holds cells of two inputs with exactly two genes per node"
                 raise BadInput(SHORT, f"cells.{kind}", what, "export JSON instead")
             genes = ", ".join(f"('{g.op}', {g.source})" for node in cell.nodes for g in node)
-            output = cell.output
-            contiguous = output == tuple(range(output[0], output[-1] + 1)) if output else False
-            concat = f"range({output[0]}, {output[-1] + 1})" if contiguous else str(list(output))
-            parts += [f"{kind}=[{genes}]", f"{kind}_concat={concat}"]
+            parts += [f"{kind}=[{genes}]", f"{kind}_concat={_concat_text(cell.output)}"]
         return f"Genotype({', '.join(parts)})"
+
+    def _recurrent_text(self) -> str:
+        """`Genotype(recurrent=[('sigmoid', 0), ('relu', 1), ...], concat=range(1, 9))`: one gene per node."""
+        cell = self.cells[RECURRENT]
+        if any(len(node) != 1 for node in cell.nodes):
+            what = "the DARTS text holds recurrent cells with exactly one gene per node"
+            raise BadInput(SHORT, f"cells.{RECURRENT}", what, "export JSON instead")
+        genes = ", ".join(f"('{g.op}', {g.source})" for node in cell.nodes for g in node)
+        return f"Genotype({RECURRENT}=[{genes}], concat={_concat_text(cell.output)})"
 
     @staticmethod
     def parse(text: str, where: str = "genotype", space: str = "darts") -> Genotype:
@@ -126,6 +135,8 @@ class Genotype:
                 where, "text", "is not Genotype(...)", "write Genotype(normal=[...], normal_concat=range(2, 6), ...)"
             )
         fields = {k.arg: k.value for k in body.keywords if k.arg}
+        if set(fields) == {RECURRENT, "concat"} and len(fields) == len(body.keywords):
+            return Genotype("darts-rnn", {RECURRENT: _recurrent_genes(fields[RECURRENT], fields["concat"], where)})
         kinds = [name for name in fields if not name.endswith("_concat")]
         if (
             not kinds
@@ -288,6 +299,22 @@ def _genes_from_tree(genes: ast.expr, concat: ast.expr, where: str, kind: str) -
         )
     nodes = tuple(tuple(_gene(pair, where, kind, i // 2) for pair in pairs[i : i + 2]) for i in range(0, len(pairs), 2))
     return CellGenes(nodes, _output(_concat(concat, where, kind), where, kind, len(nodes)))
+
+
+def _recurrent_genes(genes: ast.expr, concat: ast.expr, where: str) -> CellGenes:
+    pairs = _literal(genes, where, RECURRENT)
+    if not isinstance(pairs, list) or not 1 <= len(pairs) <= MAX_NODES:
+        what = "must be a list of one (operation, state) pair per node"
+        raise BadInput(where, RECURRENT, what, "compare with an exported genotype")
+    nodes = tuple((_gene(pair, where, RECURRENT, i, 1),) for i, pair in enumerate(pairs))
+    output = _output(_concat(concat, where, RECURRENT), where, RECURRENT, len(nodes), 1)
+    return CellGenes(nodes, output, 1)
+
+
+def _concat_text(output: tuple[int, ...]) -> str:
+    """`range(2, 6)`, or a list where the states are not in a row."""
+    in_a_row = output == tuple(range(output[0], output[-1] + 1)) if output else False
+    return f"range({output[0]}, {output[-1] + 1})" if in_a_row else str(list(output))
 
 
 def _concat(tree: ast.expr, where: str, kind: str) -> Any:

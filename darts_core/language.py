@@ -27,6 +27,7 @@ from darts_core.space import SearchSpace
 from darts_core.tasks import ImageTask, image_task
 
 EVALUATED_ROWS = 2_000  # of the validation text at the end of an epoch: rows times columns tokens
+LARGEST = 30 * math.log(10)  # nats per token whose exponential is still told apart
 SAMPLED = {"word": 40, "char": 200}  # tokens of the text that a page shows
 
 
@@ -172,8 +173,8 @@ def regularised(nats: Tensor, said: Decoded, activation: float, slowness: float)
 
 
 def perplexity(nats: float) -> float:
-    """exp(nats); infinity where that is too large for a number."""
-    return math.exp(nats) if nats < 700 else math.inf
+    """exp(nats), at most 1e30: records and files hold finite numbers."""
+    return math.exp(min(nats, LARGEST)) if nats == nats else math.nan
 
 
 def language_task(config: SearchConfig, device: torch.device) -> LanguageTask:

@@ -5,7 +5,7 @@ torch.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from darts_core.config import EVALUATE, SearchConfig
 from darts_core.data import DATASETS
 from darts_core.data.text import TEXTS
 from darts_core.errors import unknown
+from darts_core.events import Event
+from darts_core.language_training import language_training
 from darts_core.methods.betadarts import betadarts
 from darts_core.methods.darts import darts
 from darts_core.methods.dartsminus import dartsminus
@@ -33,7 +35,7 @@ from darts_core.methods.pdarts import pdarts
 from darts_core.methods.robustdarts import robustdarts
 from darts_core.methods.smoothdarts import smoothdarts
 from darts_core.methods.snas import snas
-from darts_core.search.bilevel import Strategy, bilevel
+from darts_core.search.bilevel import Host, Snapshot, Strategy, bilevel
 from darts_core.search.method import Method
 from darts_core.search.option import options
 from darts_core.search.parts import PARTS, method_from
@@ -74,6 +76,11 @@ STRATEGIES: Mapping[str, Entry] = {
 }
 
 
+def evaluation_strategy(task: Any, config: SearchConfig, host: Host) -> Iterator[Event | Snapshot]:
+    """Train one cell from scratch, on images or on text."""
+    return (language_training if config.of_text else training_strategy)(task, config, host)
+
+
 def strategy_named(name: str) -> Strategy:
     """The strategy called `name`.
 
@@ -81,7 +88,7 @@ def strategy_named(name: str) -> Strategy:
         BadInput: there is none.
     """
     if name == EVALUATE:
-        return training_strategy
+        return evaluation_strategy
     if name not in STRATEGIES:
         raise unknown("settings", "strategy", name, STRATEGIES)
     return STRATEGIES[name].strategy

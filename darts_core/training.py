@@ -54,6 +54,9 @@ class Options:
     precision: str
     stream: bool
     workers: int
+    jitter: bool
+    patience: int
+    test_columns: int
 
 
 def training(
@@ -73,6 +76,13 @@ def training(
     precision: Annotated[str, Choice("float32", "bfloat16"), "Numbers that the network computes with."] = "float32",
     stream: Annotated[bool, "Read images from their folder while training, instead of holding them in memory."] = False,
     workers: Annotated[int, Range(0, 64), "Processes that read images ahead, where they are streamed."] = 0,
+    jitter: Annotated[bool, "Text: stretches of varying length (normal, deviation 5), as the original trains."] = False,
+    patience: Annotated[
+        int, Range(1, 1000), "Text: weights are averaged once the validation loss is above its least but these epochs."
+    ] = 5,
+    test_columns: Annotated[
+        int, Range(1, 1000), "Text: columns in which the test text is read; 1 reads it in one, as the original."
+    ] = 10,
 ) -> Options:
     """Train one cell from scratch, as the paper evaluates what a search found."""
     return Options(**locals())
@@ -110,9 +120,7 @@ class Training:
         """Phase, steps with their orders, an epoch event after each epoch, what it is worth, and the result."""
         if self.host.start is not None:
             self.restore(self.host.start)
-        where = "test images, as the released code does" if self.held_out == "test" else "held-out training images"
-        words = f"{self.total} steps in {self.config.epochs} epochs; validation means {where}"
-        yield Phase("search", words, total_steps=self.total)
+        yield self.begins()
         if self.host.start is None:
             yield Snapshot(self.state(), "start")
         while self.epoch < self.config.epochs:
@@ -131,9 +139,18 @@ class Training:
                         return
                 self.keep_pace()
                 yield self.one_step()
-            yield self.end_epoch(time.perf_counter() - began)
+            yield from self.ends_epoch(time.perf_counter() - began)
             yield Snapshot(self.state(), "epoch")
         yield from self.end(stopped=False)
+
+    def begins(self) -> Phase:
+        where = "test images, as the released code does" if self.held_out == "test" else "held-out training images"
+        words = f"{self.total} steps in {self.config.epochs} epochs; validation means {where}"
+        return Phase("search", words, total_steps=self.total)
+
+    def ends_epoch(self, seconds: float) -> Iterator[Event]:
+        """What is told at the end of an epoch."""
+        yield self.end_epoch(seconds)
 
     def keep_pace(self) -> None:
         """Wait where the next step would come sooner than asked for. Nothing but time depends on it."""

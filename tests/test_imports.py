@@ -31,12 +31,14 @@ TORCH = [
     {"search"},
     {"methods", "baselines"},
     {"training"},
+    {"language_training"},
     {"strategies"},
     {"evaluate", "evaluate_text"},
     {"drive"},
     {"contest"},
     {"commands"},
     {"net_commands"},
+    {"text_commands"},
     {"__main__"},
 ]
 LINE = {room: number for number, rooms in enumerate(PLAIN + TORCH) for room in rooms}

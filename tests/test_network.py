@@ -57,7 +57,8 @@ def test_released_cells_have_their_published_parameter_counts(name: str) -> None
 
 
 def test_every_released_cell_is_counted_or_said_not_to_be() -> None:
-    assert set(GOLDEN["parameters"]) == set(zoo())
+    of_images = {name for name, found in zoo().items() if "recurrent" not in found.genotype.cells}
+    assert set(GOLDEN["parameters"]) == of_images
 
 
 @pytest.mark.parametrize("layout", ["cifar", "imagenet"])

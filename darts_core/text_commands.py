@@ -1,0 +1,61 @@
+"""The command about text: `generate`. `__main__` adds it to the program. Torch is imported when it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from darts_core.config import EVALUATE
+from darts_core.drive import settings_in
+from darts_core.errors import BadInput
+from darts_core.runs import RunReader, runs_root
+
+
+def add_to(app: typer.Typer, console: Console) -> None:
+    """Add the command to the program."""
+
+    @app.command()
+    def generate(
+        run: Annotated[str, typer.Argument(help="A search on text, or a recurrent cell that was trained.")],
+        length: Annotated[int, typer.Option("--length", help="Tokens to write.", min=1, max=100_000)] = 100,
+        temperature: Annotated[
+            float,
+            typer.Option("--temperature", help="Below 1: likelier tokens; above 1: bolder ones.", min=0.01, max=100),
+        ] = 1.0,
+        start: Annotated[str, typer.Option("--start", help="How the text begins; its words must be known.")] = "",
+        seed: Annotated[int, typer.Option("--seed", help="Another number, another text.", min=0)] = 0,
+        epoch: Annotated[int | None, typer.Option("--epoch", help="Finished epochs (default: the last saved).")] = None,
+        runs: Annotated[str | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")] = None,
+    ) -> None:
+        """Write text with the language model of a run."""
+        reader = RunReader(runs_root(runs), run)
+        saved = reader.checkpoints()
+        if not saved:
+            raise BadInput(f"run {run}", "checkpoint", "none is saved yet", "let it run an epoch first")
+        event = saved[-1] if epoch is None else reader.checkpoint_at(epoch)
+        config = settings_in(reader, event.file)
+        if not config.of_text:
+            raise BadInput(f"run {run}", "", "is about images", "generate needs a run on text")
+        import torch
+
+        from darts_core.language import language_task, sample
+        from darts_core.search.bilevel import supernet_of
+        from darts_core.search.method import Moment
+        from darts_core.search.state import from_bytes
+        from darts_core.strategies import method_of
+
+        state = from_bytes(reader.read_checkpoint(event.file), event.file)
+        task, mix = language_task(config, torch.device("cpu")), None
+        if config.strategy == EVALUATE:
+            net = task.network(config.genotype())
+            means = {n.removeprefix("mean."): t for n, t in state.w_optimiser.items() if n.startswith("mean.")}
+            net.load_state_dict(means or state.weights)
+        else:
+            method = method_of(config)
+            net = supernet_of(task, method, state.stage, state.built)
+            net.load_state_dict(net.pack(state.weights))
+            mix = method.relax(state.alphas, Moment("read", state.epoch, 1.0, None, config.epochs, state.stage, 1.0))
+        text = sample(net, task.text, mix, length, seed, temperature, start, columns=min(config.batch, 16))
+        console.print(text, markup=False, soft_wrap=True)
