@@ -93,9 +93,15 @@ def resume(name: str, root: Path) -> Launch:
 
 
 def branch(
-    name: str, root: Path, epoch: int, changes: Mapping[str, Any], orders: Sequence[tuple[str, str, str]] = ()
+    name: str,
+    root: Path,
+    epoch: int,
+    changes: Mapping[str, Any],
+    orders: Sequence[tuple[str, str, str]] = (),
+    fresh: bool = False,
 ) -> Launch:
-    """Starts a new run from the checkpoint of an epoch of `name`, with some settings changed.
+    """Starts a new run from the checkpoint of an epoch of `name` (`fresh`: from its settings alone), some of them
+    changed.
 
     orders: (pin or ban, edge, operation) each, given at its first step.
     """
@@ -105,12 +111,19 @@ def branch(
         settings = [part for key, text in texts.items() for part in ("--set", f"{key}={text}")]
         edges = [part for kind, edge, op in orders for part in (f"--{kind}", f"{edge}={op}")]
         command = ("branch", name, "--epoch", str(epoch), "--name", run, "--runs", str(root), *settings, *edges)
+        command += ("--weights", "fresh") if fresh else ()
         return _launch(run, command, spare_cores())
 
 
 def launched(name: str) -> Launch | None:
     """The start of this run, if it happened in this server process."""
     return _launches.get(name)
+
+
+def calibrate(config: Mapping[str, Any]) -> Launch:
+    """Times a few steps of a search with this configuration in a process of its own, which prints what it found."""
+    threads = int(config.get("threads") or spare_cores())
+    return _spawn("calibration", ("cost", "--config-json", "-", "--json"), threads, json.dumps(dict(config)))
 
 
 def pending(root: Path) -> str | None:
@@ -130,6 +143,11 @@ def free_name(root: Path, stem: str) -> str:
 
 
 def _launch(name: str, arguments: Sequence[str], threads: int, stdin: str = "") -> Launch:
+    _launches[name] = _spawn(name, arguments, threads, stdin)
+    return _launches[name]
+
+
+def _spawn(name: str, arguments: Sequence[str], threads: int, stdin: str = "") -> Launch:
     command = (sys.executable, "-m", "darts_core", *arguments)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("DARTS_TOKEN", "STREAMLIT_"))}
     environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
@@ -150,8 +168,7 @@ def _launch(name: str, arguments: Sequence[str], threads: int, stdin: str = "") 
     if os.name != "nt":
         _be_nice(process.pid)
     _hand_over(process, stdin)
-    _launches[name] = Launch(name, command, process, output)
-    return _launches[name]
+    return Launch(name, command, process, output)
 
 
 def _be_nice(pid: int) -> None:

@@ -73,7 +73,7 @@ def preset_of(config: Mapping[str, Any]) -> str | None:
     free = ("seed", "threads", "device", "backend", "pace")
     for name, preset in PRESETS.items():
         known = preset.config().to_dict()
-        if all(config.get(key) == value for key, value in known.items() if key not in free):
+        if all(config.get(key, value) == value for key, value in known.items() if key not in free):
             return name
     return None
 

@@ -363,6 +363,41 @@ def list_(runs: Runs = None, as_json: Json = False) -> None:
 
 
 @app.command()
+def cost(
+    preset: Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")] = "laptop",
+    set_: Settings = None,
+    config_json: Annotated[
+        str | None, typer.Option("--config-json", metavar="FILE", help="Settings as a JSON object; - reads stdin.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """How long a search would take here and what memory it needs: real steps, timed for a second or two."""
+    from darts_core.calibrate import calibrate
+    from darts_core.estimate import estimate
+
+    changes = _assignments(set_)
+    if config_json:
+        config = SearchConfig.from_dict({**_object(config_json), **changes})
+    else:
+        config = _preset_config(preset, changes)
+    measured = calibrate(config)
+    if as_json:
+        print(json.dumps(measured.to_json()))
+        return
+    found = estimate(config, measured)
+    assert found is not None, "a calibration fits the settings that it was made with"
+    console.print(
+        f"{found.step * 1000:.1f} ms a step, {found.epoch:.1f} s an epoch, {found.total:.0f} s in all; "
+        f"{found.memory / 1e6:,.0f} MB of memory, {found.available / 1e6:,.0f} MB are free "
+        f"({measured.backend} supernet on {measured.device})",
+        markup=False,
+        soft_wrap=True,
+    )
+    if not found.fits:
+        console.print("this will not fit: fewer channels, cells or images per step need less", markup=False)
+
+
+@app.command()
 def settings(strategy: Annotated[str, typer.Option("--strategy")] = "darts") -> None:
     """Every setting of a search: its default, range, and what it does."""
     table = Table("setting", "default", "range", "what it does", box=None)

@@ -1,7 +1,7 @@
 """What may be tried against the collapse toward skip connections: branches with a setting, a method or edges changed.
 
 The list is made from a run's own settings and from the registry of methods, so that it grows with them. `known` says
-what was measured, and where nothing was measured, that.
+what was measured, and where nothing was measured, that; what was measured comes first.
 """
 
 from __future__ import annotations
@@ -25,14 +25,11 @@ SKIP_DROPOUT = 0.5
 FROM_THE_START = "From the first epoch on, in this kind of search: "
 ELSEWHERE = " In a second small space (4 nodes; none, skip and convolution) "
 KNOWN: Mapping[str, str] = {
-    "max_w": f"{FROM_THE_START}2 to 4 skips of 6 over 10 seeds.{ELSEWHERE}it did not help.",
-    "maxw": f"{FROM_THE_START}2 to 4 skips of 6 over 10 seeds.{ELSEWHERE}it did not help.",
-    "fairdarts": f"{FROM_THE_START}3 to 5 skips of 6 over 10 seeds.{ELSEWHERE}it helped in part.",
-    "pcdarts": f"{FROM_THE_START}2 to 4 skips of 6 over 10 seeds.{ELSEWHERE}it helped too.",
-    "darts_minus": f"{FROM_THE_START}it delayed the collapse; 3 of 5 seeds still ended with skips alone.",
-    "dartsminus": f"{FROM_THE_START}it delayed the collapse; 3 of 5 seeds still ended with skips alone.",
-    "sdarts": f"{FROM_THE_START}4 of 5 seeds still collapsed.",
-    "smoothdarts": f"{FROM_THE_START}4 of 5 seeds still collapsed.",
+    "max-w": f"{FROM_THE_START}2 to 4 skips of 6 over 10 seeds.{ELSEWHERE}it did not help.",
+    "fair-darts": f"{FROM_THE_START}3 to 5 skips of 6 over 10 seeds.{ELSEWHERE}it helped in part.",
+    "pc-darts": f"{FROM_THE_START}2 to 4 skips of 6 over 10 seeds.{ELSEWHERE}it helped too.",
+    "darts-minus": f"{FROM_THE_START}it delayed the collapse; 3 of 5 seeds still ended with skips alone.",
+    "smooth-darts": f"{FROM_THE_START}4 of 5 seeds still collapsed.",
 }
 NOT_MEASURED = "Not measured against this collapse: see for yourself."
 
@@ -47,6 +44,7 @@ class Cure:
     known: str  # what was measured, in words
     settings: Mapping[str, Scalar]
     orders: tuple[tuple[str, str, str], ...] = ()
+    fresh: bool = False  # it cannot take over weights and alphas: a search of its own, with these settings
 
 
 def cures(config: Mapping[str, Any], space: SearchSpace, mixes: Mapping[str, np.ndarray]) -> list[Cure]:
@@ -83,11 +81,15 @@ def cures(config: Mapping[str, Any], space: SearchSpace, mixes: Mapping[str, np.
                 {"skip_dropout": SKIP_DROPOUT},
             )
         )
-    for name, entry in catalogue()["strategies"].items():
-        if name not in (config.get("strategy"), "darts"):
-            known = KNOWN.get(name.replace("-", "_"), NOT_MEASURED)
-            found.append(Cure(name, f"Another method: {name}", entry["doc"], known, {"strategy": name}))
-    return found
+    strategies = catalogue()["strategies"]
+    now = strategies.get(str(config.get("strategy")), {"plain": False})
+    for name, entry in strategies.items():
+        if not entry["baseline"] and name not in (config.get("strategy"), "darts"):
+            fresh = not (entry["plain"] and now["plain"])
+            about = f"{entry['doc']} {'It starts from the beginning, for its network is another one.' if fresh else ''}"
+            known = KNOWN.get(name, NOT_MEASURED)
+            found.append(Cure(name, f"Another method: {name}", about.strip(), known, {"strategy": name}, (), fresh))
+    return sorted(found, key=lambda cure: cure.known == NOT_MEASURED)
 
 
 def fewer_skips(space: SearchSpace, mixes: Mapping[str, np.ndarray]) -> tuple[tuple[str, str, str], ...]:

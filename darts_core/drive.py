@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from darts_core import io
-from darts_core.config import EVALUATE, SearchConfig, spare_cores
+from darts_core.config import EVALUATE, SearchConfig, catalogue, spare_cores
 from darts_core.errors import BadInput, one_line
 from darts_core.evaluation import title_of
 from darts_core.events import (
@@ -443,6 +443,11 @@ def branch(
             "these change the network or its alphas, so the checkpoint does not fit",
             "add --weights fresh to start anew",
         )
+    known = catalogue()["strategies"]
+    moved = config.strategy != settings.strategy
+    if moved and not all(known.get(name, {}).get("plain") for name in (config.strategy, settings.strategy)):
+        what = f"{config.strategy} lays out its network or its alphas in another way than {settings.strategy}"
+        raise BadInput("branch", "strategy", what, "add --weights fresh to start anew with its settings")
     if config.epochs <= epoch:
         raise BadInput(
             "branch",

@@ -152,6 +152,22 @@ def size(path: str | Path) -> int:
         return os.fstat(file.fileno()).st_size
 
 
+def memory_available() -> int:
+    """Bytes of memory that a new process could take; 0 where the system does not say (not Linux)."""
+    free = 0
+    try:
+        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+        group = Path("/sys/fs/cgroup")
+        limit, used = ((group / name).read_text("ascii").strip() for name in ("memory.max", "memory.current"))
+        if limit != "max":
+            free = min(free, max(0, int(limit) - int(used)))
+    except (OSError, ValueError, IndexError):
+        return free
+    return free
+
+
 def sha256(data: bytes) -> str:
     """Hexadecimal SHA-256 of `data`."""
     return hashlib.sha256(data).hexdigest()

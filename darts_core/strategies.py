@@ -104,6 +104,8 @@ def catalogue() -> dict[str, Any]:
     methods = {
         name: {
             "doc": _first_line(entry.factory),
+            "baseline": entry.baseline,
+            "plain": not entry.baseline and _plain(entry.factory()),
             "edge_alphas": _has_edge_alphas(entry.factory),
             "card": _card(entry.factory),
             "options": _options(entry),
@@ -122,6 +124,12 @@ def catalogue() -> dict[str, Any]:
         "training": {"doc": _first_line(training), "options": _unsteered(options(training))},
         "datasets": {**datasets, **texts},
     }
+
+
+def _plain(method: Method) -> bool:
+    """Are weights and alphas laid out as in DARTS, so that a branch may go from one such method to another?"""
+    alphas = method.init(space_named("tiny"), torch.Generator())
+    return not method.net and not alphas.edges and len(method.stages) == 1
 
 
 def _options(entry: Entry) -> list[dict[str, Any]]:

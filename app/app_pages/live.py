@@ -113,7 +113,9 @@ def branch_from(name: str) -> None:
 
 
 @st.fragment
-def the_board(info: Mapping[str, Any], replays: bool, orders: bool = False, goes_back: bool = False) -> None:
+def the_board(
+    info: Mapping[str, Any], replays: bool, state: str = "finished", orders: bool = False, goes_back: bool = False
+) -> None:
     """An open board keeps what was picked on it and takes the address only for another run."""
     view: dict[str, Any] = {part: st.query_params[part] for part in VIEW if part in st.query_params}
     picks: dict[str, Any] = {f"on_{part}_change": partial(keep_in_url, part) for part in VIEW}
@@ -125,7 +127,8 @@ def the_board(info: Mapping[str, Any], replays: bool, orders: bool = False, goes
         "branch": goes_back,
         "events": stream.feed(info["name"]).told(),
     }
-    board(build_board_data(info, view=view | {"play": replays}, headed=True, **known), **picks)
+    ended = {"state": state, "step": 0} if state in ("finished", "stopped", "failed", "interrupted") else None
+    board(build_board_data(info, status=ended, view=view | {"play": replays}, headed=True, **known), **picks)
     if st.session_state.pop("open-panel", False):
         st.rerun()
 
@@ -212,7 +215,7 @@ if state == "corrupt":
 elif state == "starting" and meanwhile:
     until_then(meanwhile)
 else:
-    the_board(info, empty, orders=lives, goes_back=ours and begun)
+    the_board(info, empty, state, orders=lives, goes_back=ours and begun)
 cell = ending.newest_cell(events)
 if state in stream.COMPLETE and cell is not None:
     ending.drawing(current, cell)

@@ -35,10 +35,16 @@ def saved_epochs(name: str) -> list[int]:
     return sorted({event.epoch for event in stream.feed(name).reader.checkpoints()}, reverse=True)
 
 
-def launch(name: str, epoch: int, changes: Mapping[str, Any], orders: Sequence[tuple[str, str, str]] = ()) -> None:
+def launch(
+    name: str,
+    epoch: int,
+    changes: Mapping[str, Any],
+    orders: Sequence[tuple[str, str, str]] = (),
+    fresh: bool = False,
+) -> None:
     """Starts the branch and shows it."""
     try:
-        started = process.branch(name, runs.runs_root(), epoch, changes, orders)
+        started = process.branch(name, runs.runs_root(), epoch, changes, orders, fresh)
     except BadInput as problem:
         trouble(problem)
         return
@@ -61,8 +67,10 @@ def branch(name: str, config: Mapping[str, Any]) -> None:
     if (asked := st.session_state.get(key)) not in (None, *epochs):
         st.session_state[key] = max((epoch for epoch in epochs if epoch <= asked), default=epochs[-1])
     epoch = st.selectbox("After how many epochs", epochs, key=key) or 0
-    strategies = list(catalogue()["strategies"])
     strategy = str(config["strategy"])
+    known = catalogue()["strategies"]
+    fits = known.get(strategy, {}).get("plain")
+    strategies = [name for name, entry in known.items() if name == strategy or (fits and entry["plain"])]
     if len(strategies) > 1:
         now = strategies.index(strategy) if strategy in strategies else 0
         strategy = st.selectbox("Method", strategies, now, key=f"branch-method-{name}") or strategy
@@ -109,7 +117,7 @@ def cure(name: str, config: Mapping[str, Any]) -> None:
     )  # fmt: skip
     chosen: Cure = next((each for each in found if each.name == picked), found[0])
     if st.button("Rewind and start", type="primary", icon=":material/healing:", key=f"cure-start-{name}"):
-        launch(name, epoch, chosen.settings, chosen.orders)
+        launch(name, epoch, chosen.settings, chosen.orders, chosen.fresh)
 
 
 def mix_after(source: stream.Feed, epoch: int) -> dict[str, Any]:

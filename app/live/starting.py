@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
@@ -9,6 +10,7 @@ import streamlit as st
 from app import process, stream
 from app.choose import mine, trouble
 from app.forms import ask_all
+from app.live.price import price
 from app.words import about, amount, escaped, preset_of
 from darts_core import runs
 from darts_core.config import PRESETS, SearchConfig, catalogue, settings_of
@@ -98,18 +100,28 @@ def new_search() -> None:
     busy = sum(run.state == "running" for run in mine())
     shared = f" {busy} other {'search shares' if busy == 1 else 'searches share'} the cores now." if busy else ""
     st.caption((f"{about(seconds).capitalize()}, {known}." if seconds else "Hours without a GPU.") + shared)
-    with st.expander("All settings"), st.form(f"settings-{chosen}", border=False):
-        values = PRESETS[chosen].watched(**given).to_dict()
-        choices = {"dataset": catalogue()["datasets"], "strategy": catalogue()["strategies"]}
-        options = settings_of(str(values["strategy"]))
-        said = ask_all(options, values, chosen, choices)
-        if st.form_submit_button("Start with these settings", type="primary", width="stretch"):
-            try:
-                config = SearchConfig.from_dict(said)
-            except BadInput as problem:
-                trouble(problem)
-            else:
-                start(config)
+    panel = st.expander("All settings", key=f"all-settings-{chosen}", on_change="rerun")
+    with panel:
+        all_settings(chosen, bool(panel.open), given)
+
+
+@st.fragment
+def all_settings(chosen: str, seen: bool, given: Mapping[str, Any]) -> None:
+    """Every setting of a preset (`given`: what a lesson changed); while they are seen, what the search would cost."""
+    values = PRESETS[chosen].watched(**given).to_dict()
+    choices = {"dataset": catalogue()["datasets"], "strategy": catalogue()["strategies"]}
+    options = settings_of(str(st.session_state.get(f"{chosen}-strategy", values["strategy"])))
+    said = ask_all(options, values, chosen, choices)
+    try:
+        config = SearchConfig.from_dict(said)
+    except BadInput as problem:
+        if st.button("Start with these settings", type="primary", width="stretch", key=f"start-{chosen}"):
+            trouble(problem)
+        return
+    if seen:
+        price(config)
+    if st.button("Start with these settings", type="primary", width="stretch", key=f"start-{chosen}"):
+        start(config)
 
 
 @st.fragment(run_every=0.5)
