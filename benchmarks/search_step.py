@@ -3,18 +3,21 @@
     python benchmarks/search_step.py                       # the table, every size that fits in a few minutes
     python benchmarks/search_step.py --size t8 --size t16 --json
     python benchmarks/search_step.py --size paper64 --repeats 1 --no-second
+    python benchmarks/search_step.py --device cuda         # the table of a GPU: paper64 and paper16
 
 Steps: `w` is a weight step (forward, backward, clip, SGD); `first` a first-order step of the alphas and then w;
 `second` the published second-order step (central difference) and then w.
 
 Backends: `original` computes as the released code does: one module per operation, `none` included, NCHW, batch norm
 with running statistics, a full backward pass in the alpha step, a copy of the model in the second-order step.
-`reference`, `fast` and `compiled` are the searches of this package, through the very functions that a search calls.
+`reference`, `fast` and `compiled` are the searches of this package, through the very functions that a search calls. On
+a GPU `graph` replays whole steps, `triton` does so with kernels of our own, and `bf16` is `graph` with maps in bfloat16.
 
 All sides take turns in one process; a cell of the table is the median over the turns of (time of the original / time of
-the backend), with the smallest and the largest turn behind it. Times are CPU time of the process. Memory is the peak
-of processes of their own, above what they held before the step. Machines differ: quote ratios. `LOG.md` keeps what was
-found.
+the backend), with the smallest and the largest turn behind it. Times are CPU time of the process; on a GPU they are
+taken between two events around the step, waiting for launches included. Memory is the peak of processes of their own,
+above what they held before the step (on a GPU, of what PyTorch allocated there). Machines differ: quote ratios.
+`LOG.md` keeps what was found.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_core import ops
-from darts_core.config import SETTINGS, SearchConfig
+from darts_core.config import SearchConfig
 from darts_core.data import Images
 from darts_core.mix import Mix
 from darts_core.nets.mixed import MixedOperation, Supernet
@@ -64,7 +67,10 @@ SIZES = {
     "paper16": Size(16, 8, (3, 32), 16, 3),
     "paper64": Size(16, 8, (3, 32), 64, 1),
 }
-BACKENDS = ("original", *(name for name in SETTINGS["backend"].choices if name != "auto"))
+CPU_BACKENDS = ("original", "reference", "fast", "compiled")
+GPU_BACKENDS = ("original", "reference", "fast", "graph", "triton", "bf16")
+BACKENDS = tuple(dict.fromkeys((*CPU_BACKENDS, *GPU_BACKENDS)))
+WARM_UPS = {"cpu": 1, "cuda": 3}  # turns that do not count
 
 
 def images(size: Size) -> Images:
@@ -77,15 +83,16 @@ def images(size: Size) -> Images:
     return Images("noise", pixels, labels, pixels[:10], labels[:10], names, (0.5,) * channels, (0.25,) * channels, ())
 
 
-def search(size: Size, backend: str, order: str) -> Search:
+def search(size: Size, backend: str, order: str, device: str = "cpu") -> Search:
     """A search of this package before its first step, its batches drawn beforehand."""
     config = SearchConfig.from_dict(
         {
             "channels": size.channels, "cells": size.cells, "batch": size.batch, "augment": False, "order": order,
-            "backend": backend,
+            "backend": "graph" if backend == "bf16" else backend,
+            "precision": "bfloat16" if backend == "bf16" else "float32",
         }
     )  # fmt: skip
-    task = ImageTask(config, images(size))
+    task = ImageTask(config, images(size), device)
     drawn = {split: task.batch(split, 0, 0) for split in ("weights", "arch")}
     task.batch = lambda split, epoch, index: drawn[split]  # type: ignore[method-assign]
     return Search(STRATEGIES["darts"].factory, task, config, Host())
@@ -101,7 +108,7 @@ class OriginalOperation(nn.Module):
         super().__init__()
         self.candidates = nn.ModuleList(ops.build(op, channels, edge.stride, search=True) for op in names)
 
-    def forward(self, x: Tensor, weights: Tensor, drop: Any) -> Tensor:
+    def forward(self, x: Tensor, weights: Tensor, moment: Any = None, active: Any = None) -> Tensor:
         return sum(w * op(x) for w, op in zip(weights, self.candidates, strict=True))  # type: ignore[return-value]
 
 
@@ -117,8 +124,8 @@ def with_running_statistics(module: nn.Module) -> None:
 class Original:
     """A search as the released code runs it: its loop, its optimisers, its copies."""
 
-    def __init__(self, size: Size) -> None:
-        likeness = search(size, "reference", "1")
+    def __init__(self, size: Size, device: str = "cpu") -> None:
+        likeness = search(size, "reference", "1", device)
         self.net: Any = likeness.net
         assert isinstance(self.net, Supernet)
         for cell in self.net.cells:
@@ -126,6 +133,7 @@ class Original:
             for k, edge in enumerate(cell.edges):  # type: ignore[arg-type, union-attr]
                 cell.edges[k] = OriginalOperation(edge, cell.cell.ops, channels)  # type: ignore[index, union-attr]
         with_running_statistics(self.net)
+        self.net.to(device)
         self.alphas = likeness.alphas
         self.train, self.valid = (likeness.task.batch(split, 0, 0) for split in ("weights", "arch"))
         self.config = likeness.config
@@ -176,49 +184,73 @@ class Original:
 # -- measuring
 
 
-def steps_of(size: Size, backend: str) -> dict[str, Callable[[], None]]:
+def steps_of(size: Size, backend: str, device: str = "cpu") -> dict[str, Callable[[], None]]:
     """Step -> a function that makes one, for `backend` at `size`."""
     if backend == "original":
-        original = Original(size)
+        original = Original(size, device)
         return {step: getattr(original, step) for step in STEPS}
 
-    first, second = search(size, backend, "1"), search(size, backend, "2")
-    batch = first.task.batch("weights", 0, 0)
+    first, second = search(size, backend, "1", device), search(size, backend, "2", device)
+    batch, arch_batch = (first.task.batch(split, 0, 0) for split in ("weights", "arch"))
 
-    def both(one: Search) -> Callable[[], None]:
-        def step() -> None:
-            one.architecture_step(batch, {})
-            one.weight_step(batch, {})
+    def weights(one: Search) -> None:
+        one.piece("weights", one.move_weights, batch, one.rate())
 
-        return step
+    def both(one: Search) -> None:
+        one.piece("arch", one.move_alphas, batch, arch_batch, one.rate(), one.config.a_lr)
+        weights(one)
 
-    return {"w": lambda: first.weight_step(batch, {}), "first": both(first), "second": both(second)}
+    return {"w": lambda: weights(first), "first": lambda: both(first), "second": lambda: both(second)}
 
 
-def measure(size: Size, backends: list[str], steps: list[str], repeats: int) -> dict[str, dict[str, list[float]]]:
-    """backend -> step -> CPU seconds of each turn; the backends take turns, after one turn that is not counted."""
-    made = {backend: steps_of(size, backend) for backend in backends}
+def seconds_of(step: Callable[[], None], device: str) -> float:
+    """CPU seconds of the process, or on a GPU the seconds between two events around the step."""
+    if device == "cpu":
+        began = time.process_time()
+        step()
+        return time.process_time() - began
+    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    before.record()
+    step()
+    after.record()
+    torch.cuda.synchronize()
+    return before.elapsed_time(after) / 1e3
+
+
+def measure(
+    size: Size, backends: list[str], steps: list[str], repeats: int, device: str = "cpu"
+) -> dict[str, dict[str, list[float]]]:
+    """backend -> step -> seconds of each turn; the backends take turns, after some that do not count."""
+    made = {backend: steps_of(size, backend, device) for backend in backends}
     seconds: dict[str, dict[str, list[float]]] = {b: {s: [] for s in steps} for b in backends}
-    for turn in range(repeats + 1):
+    for turn in range(repeats + WARM_UPS[device]):
         for step in steps:
             for backend in backends:
-                began = time.process_time()
-                made[backend][step]()
-                if turn:
-                    seconds[backend][step].append(time.process_time() - began)
+                took = seconds_of(made[backend][step], device)
+                if turn >= WARM_UPS[device]:
+                    seconds[backend][step].append(took)
     return seconds
 
 
-def peak_megabytes(name: str, backend: str, threads: int) -> float:
-    """Largest resident memory of a fresh process that makes two weight steps."""
+def peak_megabytes(name: str, backend: str, threads: int, device: str = "cpu") -> float:
+    """Largest memory of a fresh process that makes two weight steps."""
     command = [sys.executable, __file__, "--size", name, "--memory-of", backend, "--threads", str(threads)]
+    command += ["--device", device]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.strip().splitlines()[-1])
 
 
-def weigh(size: Size, backend: str) -> float:
+def weigh(size: Size, backend: str, device: str = "cpu") -> float:
     """Two weight steps here; the peak of this process in MB, less what it holds before them (torch, mostly)."""
-    step = Original(size).w if backend == "original" else steps_of(size, backend)["w"]
+    step = Original(size, device).w if backend == "original" else steps_of(size, backend, device)["w"]
+    if device == "cuda":
+        held = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        for _ in range(2):
+            step()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - held) / 1e6
     before = resident()["VmRSS"]
     for _ in range(2):
         step()
@@ -240,7 +272,13 @@ def resident() -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", action="append", choices=list(SIZES), help="default: t8, t16 and paper16")
+    parser.add_argument(
+        "--size",
+        action="append",
+        choices=list(SIZES),
+        help="default: t8, t16 and paper16; on a GPU paper64 and paper16",
+    )
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--backend", action="append", choices=BACKENDS, help="default: all of them")
     parser.add_argument("--repeats", type=int, default=0, help="turns that count; 0: as many as suits the size")
     parser.add_argument("--threads", type=int, default=1)
@@ -250,20 +288,24 @@ def main() -> None:
     parser.add_argument("--memory-of", choices=BACKENDS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    names = asked.size or ["t8", "t16", "paper16"]
+    cuda = asked.device == "cuda"
+    if cuda and not torch.cuda.is_available():
+        raise SystemExit("benchmark: device: torch finds no NVIDIA GPU here; run it on a machine with one")
+    torch.backends.cudnn.benchmark = True  # as the original does; shapes are the same in every step
+    names = asked.size or (["paper64", "paper16"] if cuda else ["t8", "t16", "paper16"])
     if asked.memory_of:
-        print(weigh(SIZES[names[0]], asked.memory_of))
+        print(weigh(SIZES[names[0]], asked.memory_of, asked.device))
         return
     steps = [s for s in STEPS if s != "second" or not asked.no_second]
-    backends = ["original", *(b for b in asked.backend or BACKENDS if b != "original")]
+    usual = GPU_BACKENDS if cuda else CPU_BACKENDS
+    backends = ["original", *(b for b in asked.backend or usual if b != "original")]
     found: dict[str, dict[str, dict[str, float]]] = {}
-    print(
-        f"torch {torch.__version__}, {asked.threads} thread(s), CPU time; ratios to the original, smallest to largest"
-    )
+    where = torch.cuda.get_device_name() if cuda else f"{asked.threads} thread(s), CPU time"
+    print(f"torch {torch.__version__}, {where}; ratios to the original, smallest to largest")
     for name in names:
         size = SIZES[name]
-        seconds = measure(size, backends, steps, asked.repeats or size.repeats)
-        memory = {} if asked.no_memory else {b: peak_megabytes(name, b, asked.threads) for b in backends}
+        seconds = measure(size, backends, steps, asked.repeats or (10 if cuda else size.repeats), asked.device)
+        memory = {} if asked.no_memory else {b: peak_megabytes(name, b, asked.threads, asked.device) for b in backends}
         found[name] = {}
         for backend in backends:
             cells, row = [], {}

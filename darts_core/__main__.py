@@ -114,7 +114,7 @@ def search(
     epochs: Annotated[str | None, typer.Option("--epochs", help="Passes over the weight split.")] = None,
     seed: Annotated[str | None, typer.Option("--seed", help="Decides every random number.")] = None,
     backend: Annotated[
-        str | None, typer.Option("--backend", help="How to compute: auto, reference, fast, compiled or graph (GPU).")
+        str | None, typer.Option("--backend", help="How to compute: auto, reference, fast, compiled; on a GPU graph or triton.")
     ] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Several searches in turn: 0-4, or 0,3,7.")] = None,
     set_: Settings = None,

@@ -222,8 +222,8 @@ class SearchConfig:
     backend: str = _setting(
         "auto", "run",
         "How the supernet is computed; auto: compiled once it is built, until then fast; on an NVIDIA GPU graph, which "
-        "replays whole steps.",
-        choices=("auto", "reference", "fast", "compiled", "graph"),
+        "replays whole steps (triton: with kernels of our own).",
+        choices=("auto", "reference", "fast", "compiled", "graph", "triton"),
     )  # fmt: skip
     precision: str = _setting(
         "float32", "run", "Numbers of the network's maps; bfloat16 is faster on new GPUs, and coarser.",

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from darts_core.tasks import ImageTask
 
 Say = Callable[[Step | Line], None]
+REFERENCE_TOO = ("reference", "graph", "triton")  # backends for which the reference's form of a net will do
 POLL = 0.05  # seconds between looks for orders while paused
 
 
@@ -229,10 +230,23 @@ def drive(
         except KeyboardInterrupt:
             _last_words(writer, say, Interrupted(writer.step, signals.wish or "Ctrl-C"))
             return 0
-        except Exception as error:  # the page must show a sentence, whatever broke
+        except Exception as error:
+            if spent := _spent(error, config):
+                _last_words(writer, say, Failure(writer.step, str(spent), ""))
+                return 2
+            # the page must show a sentence, whatever broke
             message = f"{type(error).__name__}: {one_line(error, 300)}; this is a fault of the program, see the log"
             _last_words(writer, say, Failure(writer.step, message, traceback.format_exc()[-20_000:]))
             return 1
+
+
+def _spent(error: Exception, config: SearchConfig) -> BadInput | None:
+    """A sentence for a GPU that has no memory left; None for any other error."""
+    if type(error).__name__ != "OutOfMemoryError" and "MPS backend out of memory" not in str(error):
+        return None
+    what = f"is used up by a batch of {config.batch}, {config.channels} channels and {config.cells} cells"
+    fix = "set a smaller batch, fewer channels or cells, or precision=bfloat16; or device=cpu"
+    return BadInput("GPU", "memory", what, fix)
 
 
 def _last_words(writer: RunWriter, say: Say, event: Failure | Interrupted) -> None:
@@ -266,7 +280,7 @@ def _search(
     else:
         wanted = "fast" if config.of_text and config.backend != "reference" else config.backend
         backend, why = _backend(wanted, _backend_before(writer), device.type)
-        if not config.of_text and backend not in ("reference", "graph") and not covers(config.search_space()):
+        if not config.of_text and backend not in REFERENCE_TOO and not covers(config.search_space()):
             backend, why = "reference", " (this space has no faster form)"
         config = config.with_(backend=backend)
         words += f"; {backend} supernet{why}"
@@ -332,10 +346,10 @@ def _backend(wanted: str, before: str, device: str) -> tuple[str, str]:
     if wanted in ("reference", "fast"):
         return wanted, ""
     if device == "cuda":
-        return "graph", ""
+        return ("triton", "") if wanted == "triton" else ("graph", "")
     if device != "cpu":
         return "fast", ""
-    if wanted == "graph":
+    if wanted in ("graph", "triton"):
         return "fast", " (whole steps are replayed on NVIDIA GPUs only)"
     if build.compiler() is None:
         return "fast", " (no C++ compiler found: the compiled one is several times faster)"

@@ -18,6 +18,7 @@ from darts_core.data.plan import Split
 from darts_core.errors import BadInput
 from darts_core.genotype import Genotype
 from darts_core.mix import Mix
+from darts_core.nets import weighted
 from darts_core.nets.bench201 import BenchNetwork, BenchSupernet
 from darts_core.nets.compiled import CANNOT, CompiledSupernet
 from darts_core.nets.fast import FastSupernet, covers
@@ -169,7 +170,21 @@ class ImageTask:
         if self.config.backend == "compiled" and not CANNOT & set(net):
             return CompiledSupernet(reference, Kernels(build.build()))
         second = bool(self.config.hessian_every) or self.config.options.get("order") == "exact"
-        return FastSupernet(reference, twice=second)
+        return FastSupernet(reference, second, self.sums() if self.config.backend == "triton" else None)
+
+    def sums(self) -> Any:
+        """Weighted sums of normalised maps: Triton's kernels on an NVIDIA GPU, elsewhere the formulas.
+
+        Raises:
+            BadInput: PyTorch is here without Triton.
+        """
+        if self.device.type != "cuda":
+            return weighted
+        try:
+            from darts_core.nets import weighted_triton
+        except ImportError as error:
+            raise BadInput("settings", "backend", "Triton is not installed", "choose graph, or install it") from error
+        return weighted_triton
 
     def network(self, genotype: Genotype, **net: Any) -> Network | BenchNetwork:
         """The network of a derived cell; `net` are further arguments of `Network`."""

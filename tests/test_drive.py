@@ -190,3 +190,16 @@ def test_a_pace_slows_a_search_down_and_changes_no_number(tmp_path: Path) -> Non
     assert free.raw_steps() == slow.raw_steps()
     spent = sum(line["seconds"] for line in lines(tmp_path, "paced", "epoch"))
     assert spent >= 0.9 * (slow.step_count() - 1) / 30
+
+
+def test_a_gpu_without_memory_left_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PyTorch raises when an allocation on a GPU fails, from the middle of a search."""
+
+    def spent(task: Any, config: Any, host: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("darts_core.strategies.strategy_named", lambda name: spent)
+    assert drive(new_run(tmp_path, "full", CONFIG, ["test"]), CONFIG) == 2
+    status = RunReader(tmp_path, "full").status()
+    assert status.state == "failed" and "GPU: memory: is used up by a batch of 20" in status.message
+    assert "smaller batch" in status.message and "bfloat16" in status.message

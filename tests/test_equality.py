@@ -9,6 +9,7 @@ Running statistics of batch norm are not compared: this supernet has none (`ops.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -16,8 +17,9 @@ import pytest
 import torch
 from small import search
 from test_compiled import assert_equal, everything
-from torch import Tensor, nn
+from torch import Tensor
 
+from darts_core.nets import weighted
 from darts_core.nets.compiled import CompiledSupernet
 from darts_core.nets.fast import FastSupernet
 from darts_core.nets.kernels import Kernels, build
@@ -28,7 +30,7 @@ CHANNELS = (4, 8, 12, 16, 36)
 REDUCTIONS = ("thirds", "middle", "none")
 STEMS = ((3, 1), (1, 2), (2, 1))  # multiple of the channels, stride
 SHAPES = ((8, 8), (7, 7), (9, 6), (5, 11))
-BACKENDS = ("fast", "compiled")
+BACKENDS = ("fast", "weighted", "compiled")  # weighted: fast with its sums as one function, as GPU kernels have it
 
 
 class Options(NamedTuple):
@@ -72,10 +74,9 @@ def kernels() -> Iterator[Kernels | None]:
 def formed(backend: str, reference: Supernet, kernels: Kernels | None) -> FastSupernet | CompiledSupernet:
     """The same weights as `reference`, which is left whole, in the form of `backend`."""
     if backend == "fast":
-        again = Supernet.__new__(Supernet)
-        nn.Module.__init__(again)
-        again.stem, again.cells, again.classifier = reference.stem, reference.cells, reference.classifier
-        return FastSupernet(again)
+        return FastSupernet(deepcopy(reference))
+    if backend == "weighted":
+        return FastSupernet(deepcopy(reference), sums=weighted)
     if kernels is None:
         pytest.skip("no C++ compiler on this machine")
     return CompiledSupernet(reference, kernels)
@@ -124,6 +125,7 @@ def test_output_and_every_gradient_in_every_combination(space: str, backend: str
 def three_steps(backend: str, **changes: Any) -> dict[str, Tensor]:
     """The losses and norms of three steps, and everything that a search keeps after them, by the reference's names."""
     with pytest.MonkeyPatch.context() as patch:
+        backend = "triton" if backend == "weighted" else backend  # on a CPU: the formulas
         if backend == "compiled":
             patch.delenv(build.OFF, raising=False)
         one = search(backend=backend, w_decay=0.01, **changes)

@@ -5,6 +5,7 @@ What makes it fast, all of it exact:
 - Operations of all edges that leave one state are computed together: one depthwise call and one grouped 1x1 call over
 all
   their channels, one batch norm over the concatenation.
+- The weight of an operation is the scale of its last batch norm: no pass over the maps of its own, forward or back.
 - Pools, their batch norm, ReLU and identity depend on the state alone: once per state, not per edge.
 - The input gradient of a dilated convolution is a forward convolution, which the CPU does faster.
 - Second derivatives of batch norm in closed form (`twice`).
@@ -15,7 +16,8 @@ all
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +28,7 @@ from torch.autograd.function import once_differentiable
 from darts_core import ops
 from darts_core.mix import EDGE, Mix
 from darts_core.nets.mixed import MixedCell, Supernet, passed_by
+from darts_core.nets.weighted import Layout, WeightedNorms
 from darts_core.space import CellSpec, SearchSpace
 
 DILATION = {"sep_conv_3x3": 1, "sep_conv_5x5": 1, "dil_conv_3x3": 2, "dil_conv_5x5": 2}
@@ -126,9 +129,9 @@ class NormalisedBack(torch.autograd.Function):
 class Fan(nn.Module):
     """All edges that leave one state: (N, C, H, W) and the mix -> one weighted sum of operations per edge."""
 
-    def __init__(self, cell: CellSpec, source: int, stride: int, reference: MixedCell, twice: bool) -> None:
+    def __init__(self, cell: CellSpec, source: int, stride: int, reference: MixedCell, twice: bool, sums: Any) -> None:
         super().__init__()
-        self.stride, self.ops, self.twice = stride, cell.ops, twice
+        self.stride, self.ops, self.twice, self.sums = stride, cell.ops, twice, sums
         self.partial: int = reference.edges[0].partial  # type: ignore[assignment]
         self.edges = [e for e, (s, _) in enumerate(cell.edges) if s == source]
         self.members = {  # operation -> which of this fan's edges may hold it
@@ -143,6 +146,10 @@ class Fan(nn.Module):
                 stacks = {layer: _stack(self._modules_of(reference, op), layer) for layer in layers}
                 packed[op] = nn.ParameterDict({layer: nn.Parameter(stack) for layer, stack in stacks.items()})
         self.weights = nn.ModuleDict(packed)
+        held = [members for members in self.members.values() if members]
+        self.alike = bool(packed) and all(
+            len(members) == len(self.edges) for members in held
+        )  # every edge has them all
         self._places: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
 
     def _at(self, numbers: Sequence[int], device: torch.device) -> Tensor:
@@ -168,78 +175,121 @@ class Fan(nn.Module):
     def _mixed(self, x: Tensor, weights: Tensor, moment: Mix | None) -> Tensor:
         """Equation 2 for every edge of the fan: (N, H', W', edges of this fan, channels of x)."""
         drop, dropout = (moment.drop, moment.dropout) if moment else ({}, {})
-        relu = F.relu(x)
+        if self.sums is not None and self.alike and not drop and not dropout:
+            return self._fused(x, weights)
+        relus = {1: F.relu(x)}  # how often its channels are repeated -> the image that operations with weights see
         total: Tensor | None = None
         for op, members in self.members.items():
             if not members:
                 continue
-            y = self._computed(op, x, relu)  # (N, H', W', members or 1, C)
+            rows = self._at([self.edges[k] for k in members], weights.device)
+            column = weights[:, self.ops.index(op)].index_select(0, rows)
+            dropped = op in drop or op in dropout and self.stride == 1
+            # the weight of an operation can be the scale of its batch norm, whose gradient the way back finds anyway
+            scaled = bool(_layers(op, self.stride)) and not (dropped or self._apart(x))
+            finish = partial(self._normalised, scale=column if scaled else None)
+            y = self._computed(op, x, relus, finish)  # (N, H', W', members or 1, C)
             if op in drop:
                 y = _drop(y, len(members), drop[op])
             if op in dropout and self.stride == 1:
                 y = F.dropout(y.expand(-1, -1, -1, len(members), -1), dropout[op])
-            rows = self._at([self.edges[k] for k in members], weights.device)
-            column = weights[:, self.ops.index(op)].index_select(0, rows)
-            total = self._add(total, y, column.view(1, 1, 1, -1, 1), members)
+            total = self._add(total, y, None if scaled else column.view(1, 1, 1, -1, 1), members)
         if total is None:
             zeros = ops.Zero(self.stride)(x).permute(0, 2, 3, 1).unsqueeze(3)
             return zeros.expand(-1, -1, -1, len(self.edges), -1)
         return total
 
-    def _add(self, total: Tensor | None, y: Tensor, weight: Tensor, members: list[int]) -> Tensor:
-        """Add weight * y to the members' places."""
-        if len(members) == len(self.edges):
+    def _fused(self, x: Tensor, weights: Tensor) -> Tensor:
+        """`_mixed` with all batch norms and weighted sums of the fan as one function of the maps before them."""
+        relus, maps, normed = {1: F.relu(x)}, [], []
+        names = [op for op, members in self.members.items() if members]
+        shape = ()
+        for op in names:
+            y = self._computed(op, x, relus, lambda map: map)
+            shape = y.shape[:3]
+            maps.append(y.flatten(0, 2).flatten(1))
+            normed.append(ops.plain(op) != "skip_connect" or self.stride == 2)
+        rows = weights.index_select(0, self._at(self.edges, weights.device))
+        own = rows.index_select(1, self._at([self.ops.index(op) for op in names], weights.device))
+        total = WeightedNorms.apply(self.sums, Layout(tuple(normed), len(self.edges)), own, *maps)
+        return total.view(*shape, len(self.edges), -1)  # type: ignore[union-attr]
+
+    def _apart(self, x: Tensor) -> bool:
+        """Keep weights and batch norm apart: for second derivatives in closed form, and where maps are bfloat16."""
+        return self.twice or torch.is_autocast_enabled(x.device.type)
+
+    def _add(self, total: Tensor | None, y: Tensor, weight: Tensor | None, members: list[int]) -> Tensor:
+        """Add weight * y to the members' places; None: y has its weight."""
+        if len(members) == len(self.edges) and weight is not None:
             return y * weight if total is None else torch.addcmul(total, y, weight)
-        term = y * weight
+        term = y if weight is None else y * weight
+        if len(members) == len(self.edges):
+            return term if total is None else total + term
         if total is None:
             total = term.new_zeros(*term.shape[:3], len(self.edges), term.shape[4])
         return total.index_add(3, self._at(members, y.device), term)
 
-    def _computed(self, op: str, x: Tensor, relu: Tensor) -> Tensor:
+    def _computed(self, op: str, x: Tensor, relus: dict[int, Tensor], finish: Callable[[Tensor], Tensor]) -> Tensor:
+        """The operation for all its members; `finish` is the batch norm that it ends in, if it does."""
         name, op = op, ops.plain(op)
         if op == "max_pool_3x3":
-            return _spread(self._normalised(F.max_pool2d(x, 3, self.stride, 1)), 1)
+            return _spread(finish(F.max_pool2d(x, 3, self.stride, 1)), 1)
         if op == "avg_pool_3x3":
-            return _spread(self._normalised(F.avg_pool2d(x, 3, self.stride, 1, count_include_pad=False)), 1)
+            return _spread(finish(F.avg_pool2d(x, 3, self.stride, 1, count_include_pad=False)), 1)
         if op == "skip_connect" and self.stride == 1:
             return _spread(x, 1)
         stacks, count = self.weights[name], len(self.members[name])
         if op == "skip_connect":
-            return self._reduced(relu, stacks["conv_1"], stacks["conv_2"], count)  # type: ignore[index]
-        spread = relu if count == 1 else _repeated(relu, count)
-        y = self._separable(spread, stacks["1"], stacks["2"], DILATION[op], self.stride, count)  # type: ignore[index]
-        if op.startswith("sep"):
-            y = self._separable(F.relu(y), stacks["5"], stacks["6"], 1, 1, count)  # type: ignore[index]
-        return _spread(y, count)
+            return self._reduced(relus[1], stacks["conv_1"], stacks["conv_2"], count, finish)  # type: ignore[index]
+        if count not in relus:
+            relus[count] = _repeated(relus[1], count)
+        twice = op.startswith("sep")
+        y = self._separable(relus[count], stacks["1"], stacks["2"], DILATION[op], self.stride, count)  # type: ignore[index]
+        if twice:
+            y = self._separable(F.relu(self._normalised(y)), stacks["5"], stacks["6"], 1, 1, count)  # type: ignore[index]
+        return _spread(finish(y), count)
 
-    def _normalised(self, x: Tensor) -> Tensor:
+    def _normalised(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Batch norm; `scale` (members,) multiplies each member's channels."""
         ours = self.twice and x.requires_grad and torch.is_grad_enabled() and x.numel() > x.shape[1]
-        return Normalised.apply(x) if ours else ops.batch_statistics(x)  # type: ignore[no-any-return]
+        if ours:
+            return Normalised.apply(x)  # type: ignore[no-any-return]
+        return ops.batch_statistics(
+            x, None if scale is None else scale.to(x.dtype).repeat_interleave(x.shape[1] // len(scale))
+        )
 
     def _separable(
-        self, x: Tensor, depthwise: Tensor, pointwise: Tensor, dilation: int, stride: int, count: int
+        self,
+        x: Tensor,
+        depthwise: Tensor,
+        pointwise: Tensor,
+        dilation: int,
+        stride: int,
+        count: int,
     ) -> Tensor:
-        """(N, count*C, H, W): depthwise, 1x1 within each edge, batch norm."""
+        """(N, count*C, H, W): depthwise, 1x1 within each edge; no batch norm yet."""
         padding = dilation * (depthwise.shape[-1] - 1) // 2
         if stride == 1 and (dilation > 1 or self.twice) and x.device.type == "cpu":
-            y = Dilated.apply(x, depthwise, padding, dilation)
+            y = Dilated.apply(x, depthwise.to(x.dtype), padding, dilation)  # under autocast x is bfloat16
         else:
             y = F.conv2d(x, depthwise, None, stride, padding, dilation, groups=x.shape[1])
-        return self._normalised(_pointwise(y, pointwise, count))
+        return _pointwise(y, pointwise, count)
 
-    def _reduced(self, relu: Tensor, first: Tensor, second: Tensor, count: int) -> Tensor:
+    def _reduced(
+        self, relu: Tensor, first: Tensor, second: Tensor, count: int, finish: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """`FactorizedReduce` for all members at once."""
         x, shifted = ops.reduction_halves(relu)
         halves = F.conv2d(x, first, stride=2), F.conv2d(shifted, second, stride=2)
         joined = torch.cat([_spread(half, count) for half in halves], dim=-1)  # (N, H', W', count, C)
         N, H, W, E, C = joined.shape
-        return _spread(self._normalised(joined.reshape(N, H, W, E * C).permute(0, 3, 1, 2)), count)
+        return _spread(finish(joined.reshape(N, H, W, E * C).permute(0, 3, 1, 2)), count)
 
 
 class FastCell(nn.Module):
     """A mixed cell that walks over states instead of edges."""
 
-    def __init__(self, reference: MixedCell, twice: bool) -> None:
+    def __init__(self, reference: MixedCell, twice: bool, sums: Any) -> None:
         super().__init__()
         cell = reference.cell
         self.cell, self.kind = cell, reference.kind
@@ -247,7 +297,9 @@ class FastCell(nn.Module):
         reduces = reference.kind == "reduce"
         sources = sorted({source for source, _ in cell.edges})
         strides = {s: 2 if reduces and s < cell.inputs else 1 for s in sources}
-        self.fans = nn.ModuleDict({str(s): Fan(cell, s, stride, reference, twice) for s, stride in strides.items()})
+        self.fans = nn.ModuleDict(
+            {str(s): Fan(cell, s, stride, reference, twice, sums) for s, stride in strides.items()}
+        )
 
     def forward(
         self, s0: Tensor, s1: Tensor, weights: Tensor, edges: Tensor | None = None, moment: Mix | None = None
@@ -275,13 +327,15 @@ class FastSupernet(nn.Module):
 
     `twice`: second derivatives will be asked for. Batch norm and depthwise convolutions then take forms of our own,
     whose second derivatives cost a fraction of the library's, and the first ones a little more (5 % of a step).
+
+    `sums`: a module with the functions of `weighted.py`, for the batch norms and sums at the end of every edge.
     """
 
-    def __init__(self, reference: Supernet, twice: bool = False) -> None:
+    def __init__(self, reference: Supernet, twice: bool = False, sums: Any = None) -> None:
         super().__init__()
         self.stem, self.classifier = reference.stem, reference.classifier
         self.partial, self.extra = reference.partial, reference.extra
-        self.cells = nn.ModuleList(FastCell(cell, twice) for cell in reference.cells)  # type: ignore[arg-type]
+        self.cells = nn.ModuleList(FastCell(cell, twice, sums) for cell in reference.cells)  # type: ignore[arg-type]
         self.layout = _layout(self.cells)
 
     def forward(self, x: Tensor, mix: Mix, carry: Any = None) -> tuple[Tensor, Any]:

@@ -65,6 +65,7 @@ VALIDATE_AT_MOST = 2000  # images of the architecture split measured at the end 
 LEVELS = ("healthy", "drifting", "collapsed")
 LONGEST_WAIT = 1.0  # seconds: orders are heard at least this often, however slow the pace
 ARCHITECTURE_STEP = 1  # flag of a step record
+REPLAYED = ("graph", "triton")  # backends that replay whole steps
 OUTSIDE = ("w_lr", "w_lr_min", "a_lr", "pace")  # settings that reach a step as tensors, or not at all
 MUST_BE_FINITE = {  # in the order in which a step computes them
     "val_loss": "validation loss", "a_grad_norm": "gradient of the alphas", "train_loss": "training loss",
@@ -290,7 +291,7 @@ class Search:
 
     def piece(self, name: str, work: Callable[..., Mapping[str, Tensor]], *inputs: Any) -> Mapping[str, Tensor]:
         """`work(*inputs)`, where the backend says so as one replayed graph; inputs are batches and rates."""
-        if self.config.backend != "graph" or any(carry is not None for carry in self.carry.values()):
+        if self.config.backend not in REPLAYED or any(carry is not None for carry in self.carry.values()):
             return work(*inputs)
         parts = [tuple(part) if isinstance(part, tuple) else (part,) for part in inputs]
         flat = [item for part in parts for item in part]
