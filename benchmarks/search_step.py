@@ -11,7 +11,7 @@ Steps: `w` is a weight step (forward, backward, clip, SGD); `first` a first-orde
 Backends: `original` computes as the released code does: one module per operation, `none` included, NCHW, batch norm
 with running statistics, a full backward pass in the alpha step, a copy of the model in the second-order step.
 `reference`, `fast` and `compiled` are the searches of this package, through the very functions that a search calls. On
-a GPU `graph` replays whole steps, `triton` does so with kernels of our own, and `bf16` is `graph` with maps in bfloat16.
+a GPU `graph` replays whole steps, `triton` does so with kernels of our own, `bf16` is `graph` with maps in bfloat16.
 
 All sides take turns in one process; a cell of the table is the median over the turns of (time of the original / time of
 the backend), with the smallest and the largest turn behind it. Times are CPU time of the process; on a GPU they are
