@@ -10,7 +10,8 @@
 const RETRY = 1000; // milliseconds before the next try to connect
 const LOOK_AGAIN = 3000; // the same for a run that failed or was stopped: somebody may resume it
 const CHART_NAMES = ["shares", "loss", "accuracy", "entropy", "eigenvalue"];
-const LEARNING = ["loss", "accuracy"]; // what is left of them where a fixed cell is trained
+const TEXT_NAMES = ["shares", "perplexity", "loss", "entropy", "eigenvalue"]; // of a search on text
+const LEARNING = ["perplexity", "loss", "accuracy"]; // what is left of them where a fixed cell is trained
 const COST_NAMES = ["parameters", "macs"];
 
 // Feed
@@ -177,9 +178,11 @@ class Board {
     this.heat = heatPanel(this);
     this.table = tablePanel(this);
     this.outcome = outcomePanel(this);
+    this.sample = samplePanel();
     const named = (names) => names.map((name) => new Chart(name, figures[name], this));
     const { fixed, costs, cells } = this.data;
-    this.charts = named(CHART_NAMES.filter((name) => !fixed || LEARNING.includes(name)));
+    const usual = this.data.text ? TEXT_NAMES : CHART_NAMES;
+    this.charts = named(usual.filter((name) => !fixed || LEARNING.includes(name)));
     this.otherShares = !fixed && Object.keys(cells).length === 2 ? new Chart("shares-other", figures.shares, this) : null;
     this.charts.push(...(this.otherShares ? [this.otherShares] : []), ...named(costs && !fixed ? COST_NAMES : []));
     this.meter.el.hidden = !this.data.collapse;
@@ -193,6 +196,7 @@ class Board {
       this.meter.el,
       make("div", { class: "db-main" }, this.cells.el, this.edgeCard.el),
       this.outcome.el,
+      this.sample.el,
       make(
         "div",
         { class: "db-charts" },
@@ -264,6 +268,7 @@ class Board {
 
   takeEvents(events) {
     this.story.add(events);
+    this.sample.update(events.findLast((event) => event.type === "sample"));
     this.root.dataset.events = this.story.events.length;
     this.touch();
   }

@@ -189,6 +189,22 @@ function runningSentence(board) {
   return left > 0 ? `${rate}, about ${duration(left)} left.` : `${rate}.`;
 }
 
+/** What the language model writes at the end of an epoch; nothing is shown before the first text. */
+function samplePanel() {
+  const title = make("b", {});
+  const text = make("p", { class: "db-sample-text" });
+  const el = make("div", { class: "db-sample", hidden: "" }, title, text);
+  return {
+    el,
+    update(event) {
+      if (!event) return;
+      el.hidden = false;
+      say(title, `The model writes, after ${event.epoch + 1} ${event.epoch ? "epochs" : "epoch"}:`);
+      say(text, event.text);
+    },
+  };
+}
+
 /** How far the cell has gone toward skips: squares, numbers, a word. Announced when the word changes. */
 function meterPanel(op) {
   const skip = op === "identity" ? "identity" : "skip";

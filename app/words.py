@@ -24,7 +24,7 @@ STATES = {
 PHASES = {  # what a search without a step is busy with
     "process": "a process of its own has started",
     "torch": "loading PyTorch",
-    "data": "preparing the images",
+    "data": "preparing the data",
     "search": "making the first step",
 }
 SLOW = 2.0  # seconds without anything new, from which the page says so
@@ -131,6 +131,8 @@ def result(events: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a finished search found, in sentences with numbers."""
     said = []
     epoch = next((event for event in reversed(events) if event["type"] == "epoch"), None)
+    if epoch is not None and "valid_perplexity" in epoch["metrics"]:
+        return _text_result(events, epoch)
     if epoch is not None:
         found = epoch["collapse"]
         said.append(
@@ -144,6 +146,22 @@ def result(events: Sequence[Mapping[str, Any]]) -> list[str]:
     if derived and random:
         cells = "a random cell" if random.count == 1 else f"{random.count} random cells"
         said.append(f"For comparison, {cells} of the same space, trained the same way: {_spread(random)}.")
+    return said
+
+
+def _text_result(events: Sequence[Mapping[str, Any]], epoch: Mapping[str, Any]) -> list[str]:
+    """The same of a run on text: perplexities instead of accuracies."""
+    floor = epoch["metrics"].get("floor_perplexity")
+    lowest = f" No model can be below {floor:.2f} on this language." if floor else ""
+    said = [f"Perplexity on the validation text: {epoch['metrics']['valid_perplexity']:.2f}.{lowest}"]
+    by_role: dict[str, list[float]] = {}
+    for event in events:
+        if event["type"] == "trained" and "test_perplexity" in event["metrics"]:
+            by_role.setdefault(event["role"], []).append(event["metrics"]["test_perplexity"])
+    for role, words in (("derived", "the derived cell reaches"), ("random", "random cells of the same space reach")):
+        if found := by_role.get(role):
+            span = " to ".join(dict.fromkeys(f"{x:.2f}" for x in (min(found), max(found))))
+            said.append(f"Trained from scratch, {words} a perplexity of {span} on the test text.")
     return said
 
 

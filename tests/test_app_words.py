@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from app.words import about, clock, described, escaped, heading, noise, preset_of, progress
+from app.words import about, clock, described, escaped, heading, noise, preset_of, progress, result
 from darts_core.config import PRESETS
 from tests.fake_writer import info
 
@@ -105,3 +105,17 @@ def test_no_page_can_be_made_to_show_markup_of_a_run(path: Path) -> None:
     if path.name == "live.py":
         calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)}
         assert not calls & {"st.plotly_chart", "st.graphviz_chart", "st.exception"}
+
+
+def test_a_run_on_text_ends_with_perplexities_and_the_floor() -> None:
+    metrics = {"valid_perplexity": 1.7712, "floor_perplexity": 1.6494}
+    events = [
+        {"type": "epoch", "metrics": metrics},
+        {"type": "trained", "role": "derived", "metrics": {"test_perplexity": 1.7}},
+        {"type": "trained", "role": "random", "metrics": {"test_perplexity": 1.69}},
+        {"type": "trained", "role": "random", "metrics": {"test_perplexity": 1.72}},
+    ]
+    said = result(events)
+    assert said[0] == "Perplexity on the validation text: 1.77. No model can be below 1.65 on this language."
+    assert said[1].endswith("the derived cell reaches a perplexity of 1.70 on the test text.")
+    assert said[2].endswith("reach a perplexity of 1.69 to 1.72 on the test text.")

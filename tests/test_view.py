@@ -406,3 +406,21 @@ def test_pictures_and_tables_load_without_plotly_and_graphviz() -> None:
            "print(sorted({'plotly', 'graphviz', 'streamlit', 'torch'} & set(sys.modules)))"  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_perplexity_chart_draws_the_floor_that_steps_record() -> None:
+    from darts_core.config import preset_named
+    from darts_core.view.figures import text_templates
+
+    drawn = {trace["meta"]["column"] for trace in text_templates()["perplexity"]["data"]}
+    known = preset_named("recurrent").config().step_metrics
+    assert "metric:floor_perplexity" in drawn
+    assert {column.partition(":")[2] for column in drawn} <= set(known)
+
+
+def test_a_recurrent_cells_picture_says_how_its_output_is_made() -> None:
+    from darts_core.view.svg import genotype_svg
+    from darts_core.zoo import published
+
+    svg = genotype_svg(published("DARTS_V2_RNN").genotype, "V2")
+    assert "mean of the states" in svg and "sigmoid" in svg and "c_{k-2}" not in svg

@@ -88,6 +88,22 @@ def cost_templates() -> dict[str, Template]:
     }  # fmt: skip
 
 
+def text_templates() -> dict[str, Template]:
+    """ "perplexity": of the batches of text, and the lowest that any model could reach."""
+    floor = {
+        "type": "scatter", "mode": "lines", "name": "lowest possible", "uid": "floor",
+        "meta": {"column": "metric:floor_perplexity", "x": "step", "ink": True},
+        "line": {"color": MUTED, "width": 2, "dash": "dot"},
+        "hovertemplate": "no model can be below %{y:.3f}<extra></extra>",
+    }  # fmt: skip
+    about = "Among how many equally likely tokens the model seems to choose. Dotted: the language's own floor, if known."
+    return {
+        "perplexity": _figure(
+            "Perplexity", about, [*_pair("perplexity", ".2f"), floor], {"yaxis": {"type": "log", "rangemode": "normal"}}
+        )
+    }
+
+
 def filled(template: Template, columns: Mapping[str, np.ndarray], marks: Sequence[Mark] = ()) -> Template:
     """The template with its numbers and a labelled dashed line for each mark; columns that are missing stay empty."""
     figure = copy.deepcopy(template)

@@ -148,6 +148,11 @@ def genotype_svg(genotype: Genotype, title: str = "", kinds: Sequence[str] | Non
 
 def _reading(genotype: Genotype) -> tuple[str, ...]:
     """How to read the picture, in sentences."""
+    if "recurrent" in genotype.cells:
+        return (
+            "Each node applies its function to one earlier state and keeps a part of that state as it is;",
+            "the new hidden state h is the mean of the states that lead to it.",
+        )
     if any(genes.inputs == 1 for genes in genotype.cells.values()):
         return ("A node adds up what reaches it; the last node is the cell's output c_k.",)
     return (
