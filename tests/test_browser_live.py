@@ -94,7 +94,7 @@ def asked(url: str, server: Server, troubles: list[str]) -> None:
 
 def answered(response: Response, troubles: list[str]) -> None:
     # On an address like /runs Streamlit first looks for its server under /runs/_stcore, then under /_stcore.
-    if response.status >= 400 and "/runs/_stcore/" not in response.url:
+    if response.status >= 400 and not re.search(r":\d+/[a-z]+/_stcore/", response.url):
         troubles.append(f"{response.status} for {response.url}")
 
 

@@ -226,12 +226,12 @@ left.multiselect(
     on_change=partial(keep, f"runs-{','.join(names)}", "runs"),
 )
 by = st.query_params.get("by", "step")
-align: compare.Align = right.segmented_control(
+align: compare.Align = right.radio(
     "Aligned by",
     compare.ALIGNS,
-    default=by if by in compare.ALIGNS else "step",
+    compare.ALIGNS.index(by) if by in compare.ALIGNS else 0,
+    horizontal=True,
     key="by",
-    required=True,
     on_change=partial(keep, "by", "by"),
 )
 if bundled:
