@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -49,8 +49,9 @@ from darts_core.export import EXPORTS, format_named
 from darts_core.export import export as export_bytes
 from darts_core.genotype import Genotype
 from darts_core.legal import ON_EDGES, edge_named, row_after
-from darts_core.runs import RunReader, RunWriter, free_group, list_runs, runs_root, send_order
+from darts_core.runs import RunReader, RunWriter, free_group, list_runs, runs_root, send_order, trash
 from darts_core.space import SearchSpace
+from darts_core.together import drive_together, lane_config, members
 from darts_core.zoo import genotype_named, zoo
 
 PROGRAM = "python -m darts_core"
@@ -116,7 +117,9 @@ def search(
     backend: Annotated[
         str | None, typer.Option("--backend", help="How to compute: auto, reference, fast, compiled; on a GPU graph or triton.")
     ] = None,
-    seeds: Annotated[str | None, typer.Option("--seeds", help="Several searches in turn: 0-4, or 0,3,7.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", help="Several searches side by side, a run each: 0-4, or 0,3,7.")
+    ] = None,
     set_: Settings = None,
     name: Name = None,
     runs: Runs = None,
@@ -155,23 +158,30 @@ def search(
     if seeds is None:
         code = _run(new_run(root, name, config, sys.argv), config, as_json, quiet=config_json == "-")
         raise typer.Exit(code)
-    numbers, worst, rows = _seed_numbers(seeds), 0, []
+    numbers = _seed_numbers(seeds)
     group = name or free_group(root, f"{config.dataset}-{config.strategy}".replace(".", "-"), numbers)
-    for number in numbers:
-        each = config.with_(seed=number)
-        writer = new_run(root, f"{group}-s{number}", each, sys.argv, group=group)
-        worst = max(worst, _run(writer, each, as_json, quiet=False))
-        rows.append(RunReader(root, writer.name).summary())
-        if rows[-1].state == "interrupted":
-            break
-    _print_runs(rows)
-    raise typer.Exit(worst)
+    configs = [lane_config(config, number) for number in numbers]
+    writers: list[RunWriter] = []
+    try:
+        for each in configs:
+            writers.append(new_run(root, f"{group}-s{each.seed}", each, sys.argv, group=group))
+    except BaseException:
+        for writer in writers:  # none of them has begun
+            writer.close()
+            trash(root, writer.name)
+        raise
+    raise typer.Exit(_run_together(group, writers, configs, as_json, quiet=config_json == "-"))
 
 
 @app.command()
 def resume(run: str, runs: Runs = None, as_json: Json = False) -> None:
-    """Go on with an interrupted or failed run from its last good checkpoint, and prove that nothing changed."""
+    """Go on with an interrupted or failed run from its last good checkpoint, and prove that nothing changed.
+
+    The name of a group (search --seeds) resumes all of its runs that have not ended, side by side.
+    """
     root = runs_root(runs)
+    if not (root / run).exists() and (group := members(root, run)):
+        _resume_group(root, run, group, as_json)
     reader = RunReader(root, run)
     state = reader.status().state
     if state in ("finished", "stopped"):
@@ -251,6 +261,8 @@ def repeat(run: str, name: Name = None, runs: Runs = None, as_json: Json = False
     writer.info["threads"] = reader.info["threads"]  # equal numbers need equal threads
     code = _run(writer, config, False, quiet=False, orders=orders)
     told = _compared(reader, RunReader(root, writer.name))
+    if not told["identical"] and reader.info.get("group") and config.backend == "fast":
+        told["message"] += "; it shared its passes with other seeds, which changes the rounding of every step"
     console.print(told["message"], soft_wrap=True, markup=False)
     if as_json:
         print(json.dumps({"run": writer.name, **told}))
@@ -458,11 +470,54 @@ def _run(
     return code
 
 
-class Reporter:
-    """Says events to a person: a bar for steps, a line per epoch, a sentence for what is rare."""
+def _run_together(
+    group: str, writers: Sequence[RunWriter], configs: Sequence[SearchConfig], as_json: bool, quiet: bool = False
+) -> int:
+    """Drive open runs side by side, a progress bar each, and say how they ended."""
+    root = writers[0].root
+    if quiet:
+        _into_log(writers[0].folder / "log.txt")
+    with _progress() as progress:
+        says = [Reporter(w.name, progress, c.seed, w is writers[0]) for w, c in zip(writers, configs, strict=True)]
+        codes = drive_together(writers, configs, says)
+    rows = [RunReader(root, writer.name).summary() for writer in writers]
+    _print_runs(rows)
+    if any(row.state == "interrupted" for row in rows):
+        words = f"stopped, nothing is lost; go on with all of them:  {PROGRAM} resume {group}   or with one by its name"
+        console.print(words, markup=False, soft_wrap=True)
+    if as_json:
+        told = [{"run": row.name, "state": row.state, "step": row.step, "message": row.message} for row in rows]
+        print(json.dumps({"group": group, "runs": told}))
+    return max(codes)
 
-    def __init__(self, run: str, progress: Progress) -> None:
-        self.progress = progress
+
+def _resume_group(root: Path, name: str, group: Sequence[RunReader], as_json: bool) -> NoReturn:
+    """Go on with the runs of a group that have not ended."""
+    open_ones = [run for run in group if run.status().state not in ("finished", "stopped")]
+    if not open_ones:
+        fix = f"branch from an epoch of one of them: {PROGRAM} branch {group[0].name} --epoch N"
+        raise BadInput(f"group {name}", "", f"all {len(group)} runs have ended", fix)
+    configs = [SearchConfig.from_dict(run.info["config"], f"run {run.name}") for run in open_ones]
+    writers: list[RunWriter] = []
+    try:
+        for run in open_ones:
+            writers.append(RunWriter.open(root, run.name))
+    except BaseException:
+        for writer in writers:
+            writer.close()
+        raise
+    raise typer.Exit(_run_together(name, writers, configs, as_json))
+
+
+class Reporter:
+    """Says events to a person: a bar for steps, a line per epoch, a sentence for what is rare.
+
+    `seed`: of a search that has others beside it; the `first` of them alone says what all have in common.
+    """
+
+    def __init__(self, run: str, progress: Progress, seed: int | None = None, first: bool = True) -> None:
+        self.progress, self.first = progress, first
+        self.prefix = "" if seed is None else f"seed {seed}: "
         self.bar = progress.add_task(run, total=None)
 
     def __call__(self, event: Step | Line) -> None:
@@ -471,11 +526,12 @@ class Reporter:
         if isinstance(event, Phase):
             self.progress.update(self.bar, total=event.total_steps)
         if isinstance(event, Failure):
-            self.progress.stop()
-            print(event.message, file=sys.stderr)
+            if not self.prefix:  # others go on
+                self.progress.stop()
+            print(self.prefix + event.message, file=sys.stderr)
             print(event.traceback, file=sys.stderr, end="")
-        elif text := said(event):
-            self.progress.console.print(text, markup=False, soft_wrap=True)
+        elif (text := said(event)) and (self.first or not isinstance(event, Phase)):
+            self.progress.console.print(self.prefix + text, markup=False, soft_wrap=True)
 
 
 def said(event: Step | Line) -> str:

@@ -12,8 +12,9 @@ import signal
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -126,10 +127,10 @@ class Signals:
 
     def __init__(self) -> None:
         self.wish = ""
-        self.patient = True  # False: nothing to save at the next boundary, so leave at once
+        self.searching: set[str] = set()  # runs with something to save at their next boundary; none: leave at once
 
     def handler(self, number: int, frame: FrameType | None) -> None:
-        if self.wish or not self.patient:
+        if self.wish or not self.searching:
             raise KeyboardInterrupt
         self.wish = {signal.SIGINT: "Ctrl-C"}.get(number, signal.Signals(number).name)  # type: ignore[call-overload]
 
@@ -151,10 +152,15 @@ class Signals:
 
 
 class Desk:
-    """Where orders come in: recorded ones of a replay first, then new files. Pause and single step are handled here."""
+    """Where orders come in: recorded ones of a replay first, then new files. Pause and single step are handled here.
 
-    def __init__(self, writer: RunWriter, signals: Signals, recorded: Mapping[int, list[Order]], say: Say) -> None:
-        self.writer, self.signals, self.say = writer, signals, say
+    `alone`: a pause may wait here; beside other searches it is the strategy that waits, and lets them go on.
+    """
+
+    def __init__(
+        self, writer: RunWriter, signals: Signals, recorded: Mapping[int, list[Order]], say: Say, alone: bool = True
+    ) -> None:
+        self.writer, self.signals, self.say, self.alone = writer, signals, say, alone
         self.recorded = dict(recorded)
         self.paused = False
         self.open: list[Order] = []  # given to the strategy, to be acknowledged by its Applied event
@@ -184,7 +190,10 @@ class Desk:
                 return
             if not self.paused or single or self.writer.replaying:
                 return
-            time.sleep(POLL)
+            if self.alone:
+                time.sleep(POLL)
+            else:
+                yield Order("pause", "wait")
 
     def acknowledge(self, order: Order, step: int) -> None:
         applied = Applied(order.id, step, order.kind, order.name, order.value, True, "")
@@ -216,28 +225,61 @@ def drive(
         1 for a fault of ours. The run folder holds the sentence in either case.
     """
     signals = Signals()
+    with signals.watched():
+        for _ in (course := Drive(writer, config, signals, say, orders or {})):
+            pass
+    return course.code
 
-    def tell(event: Step | Line) -> None:
-        writer.append(event)
-        say(event)
 
-    with writer, signals.watched():
-        try:
-            return _search(writer, config, signals, tell, say, orders or {})
-        except BadInput as error:
-            _last_words(writer, say, Failure(writer.step, str(error), ""))
-            return 2
-        except KeyboardInterrupt:
-            _last_words(writer, say, Interrupted(writer.step, signals.wish or "Ctrl-C"))
-            return 0
-        except Exception as error:
-            if spent := _spent(error, config):
-                _last_words(writer, say, Failure(writer.step, str(spent), ""))
-                return 2
-            # the page must show a sentence, whatever broke
-            message = f"{type(error).__name__}: {one_line(error, 300)}; this is a fault of the program, see the log"
-            _last_words(writer, say, Failure(writer.step, message, traceback.format_exc()[-20_000:]))
-            return 1
+Launch = Callable[[Any], Generator[Any, None, Any]]  # what a search is given as `Host.launch`
+
+
+class Drive:
+    """One search in its run folder, from its start to its end; whoever goes through it decides when it may go on.
+
+    Yields `search.bilevel.Waits`, where the search stands still, and None now and then. `code` is the exit code after
+    the last of them. However it ends, the folder holds the sentence and is closed.
+    """
+
+    def __init__(
+        self,
+        writer: RunWriter,
+        config: SearchConfig,
+        signals: Signals,
+        say: Say,
+        orders: Mapping[int, list[Order]],
+        launch: Launch | None = None,
+    ) -> None:
+        """`launch` makes the steps of a search that has others beside it."""
+        self.writer, self.config, self.signals, self.say = writer, config, signals, say
+        self.given, self.launch = orders, launch
+        self.code = 0
+        signals.searching.add(writer.name)
+
+    def tell(self, event: Step | Line) -> None:
+        self.writer.append(event)
+        self.say(event)
+
+    def __iter__(self) -> Iterator[Any]:
+        with self.writer as writer:
+            try:
+                yield from _search(self)
+            except BadInput as error:
+                _last_words(writer, self.say, Failure(writer.step, str(error), ""))
+                self.code = 2
+            except KeyboardInterrupt:
+                _last_words(writer, self.say, Interrupted(writer.step, self.signals.wish or "Ctrl-C"))
+            except Exception as error:
+                if spent := _spent(error, self.config):
+                    _last_words(writer, self.say, Failure(writer.step, str(spent), ""))
+                    self.code = 2
+                    return
+                # the page must show a sentence, whatever broke
+                message = f"{type(error).__name__}: {one_line(error, 300)}; this is a fault of the program, see the log"
+                _last_words(writer, self.say, Failure(writer.step, message, traceback.format_exc()[-20_000:]))
+                self.code = 1
+            finally:
+                self.signals.searching.discard(writer.name)
 
 
 def _spent(error: Exception, config: SearchConfig) -> BadInput | None:
@@ -258,15 +300,14 @@ def _last_words(writer: RunWriter, say: Say, event: Failure | Interrupted) -> No
     say(event)
 
 
-def _search(
-    writer: RunWriter, config: SearchConfig, signals: Signals, tell: Say, say: Say, given: Mapping[int, list[Order]]
-) -> int:
+def _search(course: Drive) -> Iterator[Any]:
+    writer, config, signals, tell, say = course.writer, course.config, course.signals, course.tell, course.say
     tell(Phase("process", f"process {os.getpid()}"))
     import torch
 
     from darts_core.language import task_of
     from darts_core.nets.fast import covers
-    from darts_core.search.bilevel import Host, Snapshot
+    from darts_core.search.bilevel import Host, Snapshot, Waits
     from darts_core.search.state import from_bytes
     from darts_core.strategies import strategy_named
 
@@ -288,14 +329,20 @@ def _search(
     task = task_of(config, device)
     tell(Phase("data", task.described()))
 
-    start, replayed = _start(writer, say)
+    start, replayed = _start(writer, say, backend)
     if start is not None:
         start.settings = {**start.settings, "backend": backend}
-    desk = Desk(writer, signals, {**given, **replayed}, say)
+    desk = Desk(writer, signals, {**course.given, **replayed}, say, alone=course.launch is None)
     state: State | None = start
     result: Result | None = None
     recall = lambda epoch: from_bytes(writer.read_checkpoint(epoch_file(epoch)), epoch_file(epoch))  # noqa: E731
-    for event in strategy_named(config.strategy)(task, config, Host(start, desk.orders, desk.waiting, recall)):
+    host = Host(start, desk.orders, desk.waiting, recall)
+    if course.launch is not None:
+        host = replace(host, launch=course.launch)
+    for event in strategy_named(config.strategy)(task, config, host):
+        if isinstance(event, Waits):
+            yield event
+            continue
         if isinstance(event, Snapshot):
             state = event.state
             file = step_file(state.step) if state.index else epoch_file(state.epoch)
@@ -303,7 +350,7 @@ def _search(
             say(saved)
             if event.reason == "interrupt":
                 tell(Interrupted(writer.step, signals.wish))
-                return 0
+                return
             continue
         tell(event)
         if isinstance(event, Applied):
@@ -311,10 +358,9 @@ def _search(
         if isinstance(event, Result):
             result = event
     assert state is not None and result is not None, "a strategy ends with a result"
-    signals.patient = False  # everything that counts is recorded; training can start again from there
-    summary = _evaluate(writer, task, config, state, result, tell)
+    signals.searching.discard(writer.name)  # everything that counts is recorded; training can start again from there
+    summary = yield from _evaluate(writer, task, config, state, result, tell)
     tell(Finished("stopped" if result.stopped else "finished", result.step, summary))
-    return 0
 
 
 def _device(torch: Any, wanted: str) -> Any:
@@ -362,7 +408,7 @@ def _backend(wanted: str, before: str, device: str) -> tuple[str, str]:
     return "compiled", ""
 
 
-def _start(writer: RunWriter, say: Say) -> tuple[State | None, Mapping[int, list[Order]]]:
+def _start(writer: RunWriter, say: Say, backend: str) -> tuple[State | None, Mapping[int, list[Order]]]:
     """Where to begin: nowhere yet, at the parent's checkpoint of a branch, or at the last good one of a run resumed."""
     from darts_core.search.state import from_bytes
 
@@ -376,20 +422,23 @@ def _start(writer: RunWriter, say: Say) -> tuple[State | None, Mapping[int, list
     if fresh_branch and state is not None:
         state.settings = SearchConfig.from_dict(writer.info["config"]).to_dict()  # the branch's, not its parent's
         return state, {}
-    writer.begin_replay(found.step, _around(writer))
+    writer.begin_replay(found.step, _around(writer, backend))
     return state, writer.orders_to_replay(found.step)
 
 
-def _around(writer: RunWriter) -> str:
+def _around(writer: RunWriter, backend: str) -> str:
     """What is different around the run now, in words; empty when nothing is."""
+    beside = "it shared its passes with other seeds then, which changes the rounding and nothing else"
+    shared = [beside] if backend == "fast" and writer.info.get("group") else []  # see `nets/lanes.py`
     then = {**writer.info["versions"], "machine": writer.info["cpu"]}
     now = {**versions(), "machine": platform.processor() or platform.machine()}
-    return ", ".join(f"{key} {then.get(key)} then, {now[key]} now" for key in now if then.get(key) != now[key])
+    changed = [f"{key} {then.get(key)} then, {now[key]} now" for key in now if then.get(key) != now[key]]
+    return ", ".join([*changed, *shared])
 
 
 def _evaluate(
     writer: RunWriter, task: ImageTask | LanguageTask, config: SearchConfig, state: State, result: Result, tell: Say
-) -> dict[str, Any]:
+) -> Generator[None, None, dict[str, Any]]:
     """The discretisation gap and the cells trained from scratch; what an earlier process trained is not done again."""
     from darts_core import evaluate, evaluate_text
     from darts_core.language import LanguageTask, task_of
@@ -423,6 +472,7 @@ def _evaluate(
     for event in compared:
         tell(event)
         trained.append(event)
+        yield
     return evaluate.summary(trained)
 
 

@@ -37,6 +37,7 @@ TORCH = [
     {"calibrate"},
     {"evaluate", "evaluate_text"},
     {"drive"},
+    {"together"},
     {"contest"},
     {"commands"},
     {"net_commands"},

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +45,7 @@ from darts_core.optimise import Adam, Momentum, clipped, joint_norm
 from darts_core.search import probes
 from darts_core.search.method import (
     Course,
+    Hyper,
     Loss,
     Method,
     Moment,
@@ -81,6 +82,13 @@ class Snapshot:
     reason: str  # "start", "epoch", "order", "stop" or "interrupt"
 
 
+@dataclass(frozen=True)
+class Waits:
+    """Not for the record: the search stands still until it is asked again, so that several can take turns."""
+
+    search: Search | None  # ready for its next step, which another shall make; None: it is paused
+
+
 def no_checkpoints(epoch: int) -> State:
     """What a host says that keeps no states: the method cannot go back there."""
     fix = "run it from the command line, or give the host a recall"
@@ -95,6 +103,7 @@ class Host:
     orders: Callable[[int], Iterable[Order]] = lambda step: ()  # steering, asked for before each step; may wait (pause)
     waiting: Callable[[], bool] = lambda: False  # will `orders` wait, or hand something out? Asked right before it
     recall: Callable[[int], State] = no_checkpoints  # the state after so many finished epochs, for methods that go back
+    launch: Callable[[Search], Generator[Waits, None, Launched]] = lambda search: at_once(search)  # makes its next step
 
 
 class Launched(NamedTuple):
@@ -108,13 +117,19 @@ class Launched(NamedTuple):
     numbers: Unread
 
 
-Strategy = Callable[[Task, SearchConfig, Host], Iterator[Event | Snapshot]]
+def at_once(search: Search) -> Generator[Waits, None, Launched]:
+    """The next step of a search that waits for nobody."""
+    yield from ()
+    return search.launch()
+
+
+Strategy = Callable[[Task, SearchConfig, Host], Iterator[Event | Snapshot | Waits]]
 
 
 def bilevel(factory: Callable[..., Method]) -> Strategy:
     """Turn a factory of methods into a strategy. Steering an option calls the factory again."""
 
-    def strategy(task: Task, config: SearchConfig, host: Host) -> Iterator[Event | Snapshot]:
+    def strategy(task: Task, config: SearchConfig, host: Host) -> Iterator[Event | Snapshot | Waits]:
         return Search(factory, task, config, host).run()
 
     return strategy
@@ -171,7 +186,7 @@ class Search:
         """Steps of the whole search, those made again after the method went back included."""
         return self.step + (self.config.epochs - self.epoch) * self.task.steps("weights") - self.index
 
-    def run(self) -> Iterator[Event | Snapshot]:
+    def run(self) -> Iterator[Event | Snapshot | Waits]:
         """Phase, then steps with their orders, an epoch event after each epoch, and the result."""
         if self.host.start is not None:
             self.restore(self.host.start)
@@ -196,6 +211,9 @@ class Search:
                     yield from self.finished()
                 for order in self.host.orders(self.step):
                     yield from self.finished()
+                    if order.kind == "wait":
+                        yield Waits(None)
+                        continue
                     if order.kind == "interrupt":
                         yield Snapshot(self.state(), "interrupt")
                         return
@@ -208,7 +226,7 @@ class Search:
                         return
                 self.keep_pace()
                 before = self.replay.reason
-                self.open.append(self.launch())
+                self.open.append((yield from self.host.launch(self)))
                 if self.replay.reason != before:
                     yield Phase("search", f"each operation of a step is launched anew: {self.replay.reason}")
                 yield from self.finished(0 if self.config.pace else self.behind)
@@ -283,6 +301,10 @@ class Search:
             numbers |= self.piece("arch", self.move_alphas, batch, arch_batch, w_lr, a_lr)
             self.adam.steps = made + 1  # a replayed step counts on the device alone
         numbers |= self.piece("weights", self.move_weights, batch, w_lr)
+        return self.launched(flags, w_lr, a_lr, numbers)
+
+    def launched(self, flags: int, w_lr: float, a_lr: float, numbers: dict[str, Tensor]) -> Launched:
+        """Count a step; `numbers` are its metrics and what it read."""
         numbers |= {f"alpha.{kind}": t for kind, t in self.alphas.ops.items()}
         numbers |= {f"edge.{kind}": t for kind, t in self.alphas.edges.items()}
         self.step += 1
@@ -355,7 +377,10 @@ class Search:
         self, weights_batch: Batch, arch_batch: Batch, w_rate: float | Tensor, a_rate: float | Tensor
     ) -> dict[str, Tensor]:
         """Move the alphas by Adam along the method's gradient of the validation loss."""
-        hyper = self.method.hypergrad(self.objective(weights_batch, arch_batch, w_rate))
+        return self.follow(self.method.hypergrad(self.objective(weights_batch, arch_batch, w_rate)), a_rate)
+
+    def follow(self, hyper: Hyper, a_rate: float | Tensor) -> dict[str, Tensor]:
+        """Adam along `hyper`, and what the method makes of that."""
         numbers = {"val_loss": hyper.loss.value.detach(), "a_grad_norm": joint_norm(hyper.grads)}
         self.carry["arch"] = _detached(hyper.loss.carry)
         before, mix = self.alphas.copied(), self.relax(self.alphas, "read")
@@ -369,17 +394,23 @@ class Search:
         return numbers | {f"val_{name}": t for name, t in hyper.loss.metrics.items()}
 
     def move_weights(self, batch: Batch, rate: float | Tensor) -> dict[str, Tensor]:
-        """Clip the gradient of the training loss at the new alphas, then SGD; the read-mix is among the numbers."""
+        """Along the gradient of the training loss at the new alphas."""
+        loss = self.evaluate(None, self.weights_mix(batch), batch, "weights")
+        params = list(self.params.values())
+        return self.descend(loss, torch.autograd.grad(loss.value, params, materialize_grads=True), rate)
+
+    def weights_mix(self, batch: Batch) -> Mix:
+        """The mix of a weight step, at the new alphas."""
 
         def loss_at(mix: Mix) -> Tensor:
             with self.weights_held():
                 return self.evaluate(None, mix, batch, "weights").value
 
         with torch.no_grad():
-            mix = self.method.relax(self.alphas, self.moment("weights", loss_at))
-        loss = self.evaluate(None, mix, batch, "weights")
-        params = list(self.params.values())
-        grads = torch.autograd.grad(loss.value, params, materialize_grads=True)
+            return self.method.relax(self.alphas, self.moment("weights", loss_at))
+
+    def descend(self, loss: Loss, grads: Sequence[Tensor], rate: float | Tensor) -> dict[str, Tensor]:
+        """Clip, then SGD; the read-mix is among the numbers."""
         numbers = {"train_loss": loss.value.detach(), "w_grad_norm": clipped(grads, self.config.clip)}
         self.carry["weights"] = _detached(loss.carry)
         self.sgd.step(grads, rate, self.config.momentum, self.config.w_decay)

@@ -49,9 +49,10 @@ def unrolled_fd(objective: Objective) -> Hyper:
     train = objective.train(weights, objective.alphas)
     grads = torch.autograd.grad(train.value, list(weights.values()), materialize_grads=True)
     direct, v, loss = _validation(objective, objective.ahead(objective.weights, grads))
-    radius = RADIUS / joint_norm(v)
-    plus, minus = (_alpha_gradient(objective, v, sign * radius) for sign in (1, -1))
-    implicit = [(p - n) / (2 * radius) for p, n in zip(plus, minus, strict=True)]
+    each = len(v) // objective.searches  # every search has a radius of its own
+    radii = [RADIUS / joint_norm(v[first : first + each]) for first in range(0, len(v), each)]
+    plus, minus = (_alpha_gradient(objective, v, [sign * r for r in radii]) for sign in (1, -1))
+    implicit = [(p - n) / (2 * r) for p, n, r in zip(plus, minus, _repeated(radii, len(plus)), strict=True)]
     return Hyper([d - objective.rate * h for d, h in zip(direct, implicit, strict=True)], loss)
 
 
@@ -66,12 +67,18 @@ def _validation(objective: Objective, virtual: Weights) -> tuple[list[Tensor], l
     return grads[:split], grads[split:], loss
 
 
-def _alpha_gradient(objective: Objective, v: Sequence[Tensor], distance: Tensor) -> list[Tensor]:
-    """grad_alpha L_train at w + distance * v."""
+def _alpha_gradient(objective: Objective, v: Sequence[Tensor], distances: Sequence[Tensor]) -> list[Tensor]:
+    """grad_alpha L_train at w + distance * v, with a distance per search."""
     alphas: Alphas = objective.alphas.leaves()
-    moved = {name: w.detach() + distance * d for (name, w), d in zip(objective.weights.items(), v, strict=True)}
+    far = zip(objective.weights.items(), v, _repeated(distances, len(v)), strict=True)
+    moved = {name: w.detach() + distance * d for (name, w), d, distance in far}
     loss = objective.train(moved, alphas)
     return list(torch.autograd.grad(loss.value, alphas.tensors(), materialize_grads=True))
+
+
+def _repeated(numbers: Sequence[Tensor], count: int) -> list[Tensor]:
+    """One number per search -> one per tensor, `count` tensors listed search by search."""
+    return [number for number in numbers for _ in range(count // len(numbers))]
 
 
 HYPERGRADS: Mapping[str, Hypergrad] = {"1": first_order, "2": unrolled_fd, "exact": unrolled}

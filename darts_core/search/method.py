@@ -62,7 +62,8 @@ class Moment(NamedTuple):
 class Objective(NamedTuple):
     """Both losses of one step as pure functions: batches, carry and random numbers are fixed.
 
-    `rate` is the learning rate of the weights in this step (the virtual step's length, xi in the paper).
+    `rate` is the learning rate of the weights in this step (the virtual step's length, xi in the paper). Of `searches`
+    side by side the losses are sums, and weights and alphas are listed search by search, equally many of each.
     """
 
     train: Callable[[Weights, Alphas], Loss]
@@ -73,6 +74,7 @@ class Objective(NamedTuple):
     weights: Weights
     alphas: Alphas
     rate: float | Tensor  # a 0-d tensor where steps are replayed
+    searches: int = 1
 
 
 class Hyper(NamedTuple):
