@@ -1,0 +1,22 @@
+"""DARTS Workbench: `load(path)` gives a trained network to use; everything else is imported from its module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from darts_core.model_file import Model
+
+
+def load(path: str | Path) -> Model:
+    """The trained network of a file (`export --format weights`, `import-pt`) or of an evaluation's run folder.
+
+    `model(images)` gives logits, `model.transform(picture)` prepares a Pillow image, `model.classes` names the answers.
+
+    Raises:
+        BadInput: there is none at `path`, or it is damaged.
+    """
+    from darts_core.model_file import load as load_model  # torch comes with it, so only now
+
+    return load_model(path)

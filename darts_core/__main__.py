@@ -349,7 +349,12 @@ def export(
     target = out or Path(f"{title}.{suffix}")
     if not target.parent.is_dir():
         raise BadInput(target, "out", "its folder does not exist", f"make {target.parent} first")
-    data = export_bytes(cell, format, title, reader)
+    if format_named(format).made_of == "network":
+        from darts_core.network_files import write
+
+        data = write(format, cell, title, reader)
+    else:
+        data = export_bytes(cell, format, title, reader)
     io.atomic_write(target.absolute(), data)
     console.print(f"wrote {target} ({len(data):,} bytes)", markup=False, soft_wrap=True)
 

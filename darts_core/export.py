@@ -93,6 +93,18 @@ EXPORTS: Mapping[str, Format] = {
         "Run (zip)", "zip", "application/zip", "The recorded run, for another machine.", "run",
         lambda source: export_run(source.the_run("zip").root, source.the_run("zip").name),
     ),
+    "py": Format(
+        "model.py", "py", "text/x-python", "The network as one file that needs torch alone.", "network",
+    ),
+    "weights": Format(
+        "Weights (safetensors)", "safetensors", "application/octet-stream", "The trained network's numbers.", "network",
+    ),
+    "onnx": Format(
+        "ONNX", "onnx", "application/octet-stream", "The trained network for other programs.", "network",
+    ),
+    "pt2": Format(
+        "torch.export", "pt2", "application/octet-stream", "The trained network as a program of torch.", "network",
+    ),
 }  # fmt: skip
 SUFFIXES: Mapping[str, str] = {name: format.suffix for name, format in EXPORTS.items()}
 MEDIA: Mapping[str, str] = {name: format.media for name, format in EXPORTS.items()}

@@ -17,12 +17,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from darts_core import io
 from darts_core.config import EVALUATE, SearchConfig
 from darts_core.drive import new_run
 from darts_core.errors import BadInput
 from darts_core.evaluation import EVALUATIONS, INHERITED, cell_named, evaluation_config
 from darts_core.genotype import Genotype
 from darts_core.runs import RunReader, RunWriter, free_group, runs_root
+from darts_core.zoo import zoo
 
 Runs = Annotated[
     str | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs (default: data/runs, or $DARTS_RUNS).")
@@ -68,6 +70,10 @@ def add_to(app: typer.Typer, parts: Parts) -> None:
             list[str] | None,
             typer.Option("--set", metavar="NAME=VALUE", help="Change a setting. See: settings --strategy evaluate"),
         ] = None,
+        weights: Annotated[
+            Path | None,
+            typer.Option("--weights", help="Train nothing: test these weights (import-pt, export --format weights)."),
+        ] = None,
         name: Annotated[str | None, typer.Option("--name", help="Name of the new run.")] = None,
         runs: Runs = None,
         as_json: Json = False,
@@ -77,6 +83,13 @@ def add_to(app: typer.Typer, parts: Parts) -> None:
         [dim]Examples: evaluate --genotype DARTS_V2 | evaluate --run laptop-001 --seeds 0-2 |
         evaluate --genotype DARTS_V2 --preset cifar --path data/downloads[/dim]
         """
+        if weights is not None:
+            told = tested(weights, dataset, path)
+            for line in told.pop("said"):
+                parts.console.print(line, markup=False, soft_wrap=True)
+            if as_json:
+                print(json.dumps(told))
+            raise typer.Exit(0)
         root = runs_root(runs)
         cell, label, inherited = chosen(root, genotype, run, parts.genotype_of)
         flags = {"dataset": dataset, "path": path, "epochs": epochs, "seed": seed}
@@ -107,6 +120,72 @@ def add_to(app: typer.Typer, parts: Parts) -> None:
         if as_json:
             print(json.dumps(told))
         raise typer.Exit(worst)
+
+    @app.command("import-pt")
+    def import_pt_(
+        file: Annotated[Path, typer.Argument(help="A checkpoint that torch.save wrote: cifar10_model.pt ...")],
+        genotype: Annotated[str, typer.Option("--genotype", metavar="NAME|FILE", help="The cell it is of.")],
+        layout: Annotated[str, typer.Option("--layout", help="cifar, imagenet or ptb.")] = "cifar",
+        out: Annotated[Path | None, typer.Option("--out", help="File to write (default: FILE.safetensors).")] = None,
+    ) -> None:
+        """Turn a released checkpoint into safetensors. Nothing in the file is run, whatever it holds.
+
+        [dim]Then: evaluate --weights FILE.safetensors, or predict --weights FILE.safetensors image.png[/dim]
+        """
+        cell, label = cell_named(f"{genotype}_RNN" if layout == "ptb" and f"{genotype}_RNN" in zoo() else genotype)
+        target = out or file.with_suffix(".safetensors")
+        if not target.absolute().parent.is_dir():
+            raise BadInput(target, "out", "its folder does not exist", f"make {target.parent} first")
+        from darts_core.import_pt import import_pt
+
+        data = import_pt(file, cell, label, layout)
+        io.atomic_write(target.absolute(), data)
+        parts.console.print(f"wrote {target} ({len(data):,} bytes)", markup=False, soft_wrap=True)
+
+    @app.command()
+    def predict(
+        image: Annotated[list[Path], typer.Argument(help="Image files.")],
+        run: Annotated[str | None, typer.Option("--run", help="An evaluation whose network to ask.")] = None,
+        weights: Annotated[Path | None, typer.Option("--weights", help="Or a file with a network's weights.")] = None,
+        runs: Runs = None,
+        as_json: Json = False,
+    ) -> None:
+        """Ask a trained network what is on an image."""
+        if (run is None) == (weights is None):
+            raise BadInput("predict", "", "needs --run or --weights, and not both", "for example --run NAME cat.png")
+        from darts_core.model_file import Model, best_guess, load, of_run, usable
+
+        root = runs_root(runs)
+        model = Model(*of_run(RunReader(root, run))) if run else usable(load(str(weights)), str(weights))
+        told = {str(path): model.predict(path) for path in image}
+        for path, found in told.items():
+            parts.console.print(f"{path}: {best_guess(found)}", markup=False, soft_wrap=True)
+        if as_json:
+            print(json.dumps(told))
+
+
+def tested(weights: Path, dataset: str | None, path: str | None) -> dict[str, Any]:
+    """The error of a file's network on test images, with what its authors say of it ("said": lines for people).
+
+    Raises:
+        BadInput: the file is no network, or the data set has other classes.
+    """
+    from darts_core.model_file import is_language, load, tested_on, usable
+
+    if is_language(weights):
+        fix = "train one with: search --space rnn, or use the file from Python (nets/recurrent.py)"
+        raise BadInput(weights, "", "is a language model, which this command does not test yet", fix)
+    model = usable(load(weights), str(weights))
+    chosen = dataset or str(model.card.facts.get("dataset", ""))
+    if not chosen:
+        raise BadInput("evaluate", "--dataset", "is needed: the file does not say what it was trained on", "name it")
+    found = tested_on(model, chosen, path)
+    said = [f"test error {100 * (1 - found['accuracy']):.2f} % on {chosen} ({found['count']:,} images)"]
+    if "top5" in found:
+        said[0] += f", top-5 error {100 * (1 - found['top5']):.2f} %"
+    if model.card.note:
+        said.append(model.card.note)
+    return {"dataset": chosen, "error": 1 - found["accuracy"], **found, "note": model.card.note, "said": said}
 
 
 def chosen(

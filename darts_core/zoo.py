@@ -25,7 +25,7 @@ class Published:
     title: str
     source: str  # authors, year, paper
     genotype: Genotype
-    errors: Mapping[str, float]  # "cifar10_error", "imagenet_top1_error" ... in percent
+    errors: Mapping[str, float]  # "cifar10_error", "imagenet_top1_error" ... in percent; "ptb_perplexity"
     note: str = ""
 
 

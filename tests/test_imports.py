@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # A room imports from rooms in earlier lines and from its own. Rooms of one line may import one another.
 PLAIN = [
-    {"errors", "seeds", "io", "space", "genotype", "config", "events", "derive", "legal", "zoo", "truth", "evaluation"},
+    {"errors", "seeds", "io", "space", "genotype", "config", "events", "derive", "legal", "zoo", "truth", "evaluation",
+     "torchfile"},
     {"cures", "stack"},
     {"cost"},
     {"estimate"},
@@ -36,6 +37,7 @@ TORCH = [
     {"strategies"},
     {"calibrate"},
     {"evaluate", "evaluate_text"},
+    {"model_file", "import_pt", "network_files"},
     {"drive"},
     {"together"},
     {"contest"},

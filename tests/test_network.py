@@ -15,6 +15,7 @@ from darts_core.errors import BadInput
 from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.nets.fixed import Network, parameters
 from darts_core.nets.original import derived_to_original
+from darts_core.nets.recurrent import RecurrentNetwork
 from darts_core.zoo import genotype_named, published, zoo
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "original_evaluation.json").read_text(encoding="utf-8"))
@@ -59,6 +60,13 @@ def test_released_cells_have_their_published_parameter_counts(name: str) -> None
 def test_every_released_cell_is_counted_or_said_not_to_be() -> None:
     of_images = {name for name, found in zoo().items() if "recurrent" not in found.genotype.cells}
     assert set(GOLDEN["parameters"]) == of_images
+
+
+def test_released_recurrent_cells_have_their_published_parameter_counts() -> None:
+    counts = {"DARTS_V1_RNN": 22_960_000, "DARTS_V2_RNN": 22_960_000, "ENAS_RNN": 27_295_000}
+    for name, count in counts.items():
+        with torch.device("meta"):
+            assert parameters(RecurrentNetwork(published(name).genotype, 10_000, 850)) == count
 
 
 @pytest.mark.parametrize("layout", ["cifar", "imagenet"])

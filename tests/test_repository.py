@@ -210,6 +210,9 @@ def test_the_catalogue_is_the_one_that_the_registries_make() -> None:
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 CALLS = {"eval", "exec", "execfile", "__import__", "torch.load", "torch.save", "os.system", "os.popen", "st.html"}
 METHODS = {"extractall", "unsafe_load", "full_load"}
+# The reader of released checkpoints: every name in a file leads to an inert stand-in, in a process with limits. Its test
+# writes such files.
+ALLOWED = {"darts_core/torchfile.py": {"pickle"}, "tests/test_import_pt.py": {"pickle", "torch.save"}}
 WORDS = {"unsafe_allow_html", "unsafe_allow_javascript", "allow_pickle"}
 
 
@@ -233,7 +236,9 @@ def forbidden(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("path", tracked(".py"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_source_runs_or_unpickles_what_came_from_outside(path: Path) -> None:
-    found = [f"{path.relative_to(ROOT)}:{line}: {name}" for line, name in forbidden(ast.parse(path.read_text("utf-8")))]
+    allowed = ALLOWED.get(path.relative_to(ROOT).as_posix(), set())
+    uses = [(line, name) for line, name in forbidden(ast.parse(path.read_text("utf-8"))) if name not in allowed]
+    found = [f"{path.relative_to(ROOT)}:{line}: {name}" for line, name in uses]
     assert not found
 
 
