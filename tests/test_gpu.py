@@ -26,7 +26,11 @@ from darts_core.search.bilevel import Host, Search
 from darts_core.search.replay import Unread
 from darts_core.tasks import ImageTask
 
-pytestmark = [pytest.mark.gpu, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION:UserWarning"),  # Triton 3.9 of its own next version
+]
 ROOT = Path(__file__).resolve().parent.parent
 
 
