@@ -1,0 +1,279 @@
+"""What notebooks show and touch: the ribbon, charts with a picture for those who only read, and a search that runs.
+
+Every piece is a Jupyter widget while a kernel lives, and a static picture in a notebook that is only read: its output
+holds both. A live search is a process of its own that a thread reads, so that sliders and buttons answer at any time;
+a cell that computes would block them.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import ipywidgets
+import numpy as np
+import plotly.graph_objects as go
+import traitlets
+
+from darts_core.derive import collapse, derive, kept_edges
+from darts_core.events import STEP_METRICS
+from darts_core.genotype import Genotype
+from darts_core.runs import RunReader, send_order
+from darts_core.space import CellSpec, SearchSpace
+from darts_core.view import dot, figures, tables
+from darts_core.view.layout import cell_layout
+from darts_core.view.palette import KIND_TITLES, colours
+from darts_core.view.svg import mix_svg
+
+HERE = Path(__file__).parent
+PLOTLY = "application/vnd.plotly.v1+json"
+ADAPTER = """
+export default {
+  render({ model, el }) {
+    el.style.maxWidth = "860px";
+    const ribbon = mountRibbon(el, {
+      onEdge: (edge) => { model.set("edge", edge); model.save_changes(); },
+      onOp: (op) => ribbon.highlight(op),
+    });
+    const show = () => ribbon.update({
+      ...model.get("cell"), weights: model.get("weights"), kept: model.get("kept"), tween: model.get("tween"),
+    });
+    const pick = () => ribbon.select(model.get("edge"));
+    show();
+    pick();
+    model.on("change:weights", show);
+    model.on("change:kept", show);
+    model.on("change:edge", pick);
+    return () => ribbon.destroy();
+  },
+};
+"""
+
+
+class Ribbon(anywidget.AnyWidget):
+    """A mix drawn as ribbons. Click an edge (or Tab and Enter) and `edge` holds its number.
+
+    Args:
+        cell: the cell; its layout never changes afterwards.
+        mix: (edges, ops), weights from 0 upwards.
+        title: what the drawing is, for screen readers and the static picture.
+        kept: per edge whether derivation keeps it; None draws all edges in full.
+
+    Raises:
+        BadInput: the mix does not fit the cell.
+    """
+
+    _esm = (HERE / "ribbon.js").read_text("utf-8") + ADAPTER
+    _css = (HERE / "ribbon.css").read_text("utf-8")
+    cell = traitlets.Dict().tag(sync=True)
+    weights = traitlets.List(traitlets.Float()).tag(sync=True)
+    kept = traitlets.List(traitlets.Bool(), default_value=None, allow_none=True).tag(sync=True)
+    edge = traitlets.Int(-1).tag(sync=True)
+    tween = traitlets.Int(250).tag(sync=True)
+
+    def __init__(self, cell: CellSpec, mix: np.ndarray, title: str = "Cell", kept: Sequence[bool] | None = None):
+        self.spec, self.title = cell, title
+        self._picture = mix_svg(cell, np.asarray(mix), title, kept)  # refuses what cannot be drawn, in one sentence
+        drawn = {
+            "layout": cell_layout(cell).to_json(),
+            "edges": [list(edge) for edge in cell.edges],
+            "states": [cell.state_label(state) for state in range(cell.states)],
+            "ops": list(cell.ops),
+            "colours": colours(cell.ops),
+            "alt": title,
+        }
+        super().__init__(cell=drawn, weights=_flat(mix), kept=None if kept is None else list(kept))
+
+    def show(self, mix: np.ndarray, kept: Sequence[bool] | None = None) -> None:
+        """Move to another mix of the same cell; the stripes glide there."""
+        with self.hold_sync():
+            self.weights, self.kept = _flat(mix), None if kept is None else [bool(k) for k in kept]
+
+    def mix(self) -> np.ndarray:
+        """(edges, ops), as shown now."""
+        return np.asarray(self.weights).reshape(self.spec.shape)
+
+    def _repr_mimebundle_(self, **words: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        picture = mix_svg(self.spec, self.mix(), self.title, self.kept)
+        return _with_picture(super()._repr_mimebundle_(**words), "image/svg+xml", picture)
+
+
+class Chart(go.FigureWidget):
+    """A Plotly figure that code can change while it is on the page; whoever only reads sees its last state."""
+
+    def _repr_mimebundle_(self, *args: Any, **words: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        return _with_picture(super()._repr_mimebundle_(*args, **words), PLOTLY, json.loads(self.to_json()))
+
+    def put(self, *series: tuple[Sequence[float], Sequence[float]]) -> None:
+        """New (x, y) for the first traces, in one message to the page."""
+        with self.batch_update():
+            for trace, (x, y) in zip(self.data, series, strict=False):
+                trace.x, trace.y = np.asarray(x), np.asarray(y)
+
+
+class Cell:
+    """A derived cell as Graphviz draws it: a picture, with its DARTS text for those who cannot see it."""
+
+    def __init__(self, genotype: Genotype, kinds: Sequence[str] | None = None) -> None:
+        self.genotype = genotype
+        self.svg = dot.render(dot.genotype_dot(genotype, kinds), "svg").decode("utf-8")
+
+    def _repr_mimebundle_(self, **words: Any) -> dict[str, str]:
+        return {"image/svg+xml": self.svg, "text/plain": self.genotype.text()}
+
+
+class LiveRun(ipywidgets.VBox):
+    """A search while it runs: its ribbons, its charts, and Pause, Step, Stop and a slider that steers it.
+
+    A thread looks at the run folder ten times a second; nothing here computes, so the notebook stays free. Works as
+    well on a finished run. `close()` ends the thread; it ends by itself with the run.
+
+    Args:
+        name: the run; it may be one that has just been started and has no folder yet.
+        root: the folder of runs.
+        charts: names of `view.figures.templates`.
+    """
+
+    def __init__(self, name: str, root: str | Path, charts: Sequence[str] = ("shares", "accuracy"), patience: float = 60):
+        self.name, self.root, self.patience = name, Path(root), patience
+        self.state, self.step, self.error = "starting", 0, ""
+        self.chip = ipywidgets.HTML("<b>starting</b>")
+        self.meter = ipywidgets.HTML("")
+        self.buttons = {word: ipywidgets.Button(description=word) for word in ("Pause", "Resume", "Step", "Stop")}
+        for word, button in self.buttons.items():
+            button.on_click(lambda _, kind=word.lower(): self.order(kind))
+        self.rate = ipywidgets.FloatLogSlider(
+            value=0.01, min=-4, max=0, step=0.1, description="alpha rate", continuous_update=False, readout_format=".4f"
+        )
+        self.rate.observe(self._steer, "value")
+        self.ribbons: dict[str, Ribbon] = {}
+        self.charts: dict[str, Chart] = {}
+        self._wanted, self._quiet = tuple(charts), False
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True, name=f"live {name}")
+        controls = ipywidgets.HBox([*self.buttons.values(), self.rate])
+        self._body = ipywidgets.VBox([])
+        super().__init__([self.chip, controls, self.meter, self._body])
+        self._thread.start()
+
+    def order(self, kind: str, name: str | None = None, value: float | str | None = None) -> str:
+        """Give the search an order; it is carried out between two steps and then stands in its events."""
+        return send_order(self.root, self.name, kind, name=name, value=value)
+
+    def wait(self, seconds: float = 60, until: Callable[[LiveRun], bool] | None = None) -> bool:
+        """Wait until the run has ended (or until `until(self)`), at most so many seconds; whether it came to that."""
+        there = until or (lambda run: run.ended)
+        limit = time.monotonic() + seconds
+        while not there(self) and time.monotonic() < limit:
+            time.sleep(0.05)
+        return there(self)
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("finished", "stopped", "failed", "interrupted", "corrupt") or bool(self.error)
+
+    def close(self) -> None:
+        """End the thread and take the widget away. The search itself goes on."""
+        self._end.set()
+        super().close()
+
+    # -- the thread
+
+    def _follow(self) -> None:
+        began, seen = time.monotonic(), (-1, "")
+        reader: RunReader | None = None
+        while not self._end.wait(0.1):
+            if reader is None:
+                if not (self.root / self.name / "run.json").is_file():
+                    if time.monotonic() - began > self.patience:
+                        return self._say_end(f"no run {self.name!r} appeared within {self.patience:.0f} s")
+                    continue
+                reader = RunReader(self.root, self.name)
+                self._build(reader)
+            status = reader.status()
+            if (status.step, status.state) != seen:
+                seen = (status.step, status.state)
+                self._show(reader, status)
+            if self.ended:
+                return None
+
+    def _say_end(self, sentence: str) -> None:
+        self.error = sentence
+        self.chip.value = f"<b>{_plain(sentence)}</b>"
+
+    def _build(self, reader: RunReader) -> None:
+        self.space = SearchSpace.from_json(reader.info["space"])
+        self._quiet = True
+        self.rate.value = float(reader.info["config"]["a_lr"])
+        self._quiet = False
+        for kind, cell in self.space.cells.items():
+            even = cell.legal_array() / cell.legal_array().sum(-1, keepdims=True)
+            self.ribbons[kind] = Ribbon(cell, even, KIND_TITLES.get(kind, kind))
+        ops = next(iter(self.space.cells.values())).ops
+        templates = figures.templates(ops)
+        for name in self._wanted:
+            chart = Chart(figures.fill(templates[name], {}))
+            chart.update_layout(height=280, margin_t=36)
+            self.charts[name] = chart
+        self._body.children = (*self.ribbons.values(), *self.charts.values())
+
+    def _show(self, reader: RunReader, status: Any) -> None:
+        self.state, self.step = status.state, status.step
+        total = f"/{status.total_steps}" if status.total_steps else ""
+        self.chip.value = f"<b>{_plain(status.state)}</b> step {status.step}{total} {_plain(status.message or '')}"
+        count = reader.step_count()
+        if not count:
+            return
+        last = reader.steps(count - 1, 1)
+        mixes = tables.mixes_at(last, 0, self.space)
+        genotype = derive(self.space, mixes)
+        for kind, ribbon in self.ribbons.items():
+            cell = self.space.cells[kind]
+            ribbon.show(mixes[kind], kept_edges(cell, genotype.cells[kind]))
+        found = collapse(self.space, mixes, genotype)
+        self.meter.value = (
+            f"{found.derived_skips} of {found.derived_edges} derived edges are skip connections, mean skip weight "
+            f"{found.mean_skip_weight:.0%}: <b>{found.level}</b>"
+        )
+        self._chart(reader, count)
+
+    def _chart(self, reader: RunReader, count: int) -> None:
+        stride = max(1, count // tables.POINTS)
+        steps = reader.steps(0, None, stride)
+        events, _ = reader.events()
+        kind = next(iter(self.space.cells))
+        table = tables.columns(steps, reader.layout.metrics, events, self.space, kind)
+        for chart in self.charts.values():
+            with chart.batch_update():
+                for trace in chart.data:
+                    x, y = (table.get(trace.meta[axis], np.array([])) for axis in ("x", "column"))
+                    trace.x, trace.y = x, y
+
+    def _steer(self, change: Mapping[str, Any]) -> None:
+        if not self._quiet and not self.ended:
+            self.order("set", "a_lr", float(f"{change['new']:.4g}"))
+
+
+def metric_index(name: str) -> int:
+    """Column of a metric in the records of an image search."""
+    return STEP_METRICS.index(name)
+
+
+def _with_picture(bundle: Any, mime: str, content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The widget's own output and a picture beside it: Jupyter takes the widget, a page without a kernel the picture."""
+    data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+    data = {key: value for key, value in data.items() if key != "text/html"}
+    return {**data, mime: content}, metadata
+
+
+def _flat(mix: np.ndarray) -> list[float]:
+    return [round(float(weight), 5) for weight in np.asarray(mix).reshape(-1)]
+
+
+def _plain(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
