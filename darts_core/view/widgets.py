@@ -21,17 +21,17 @@ import plotly.graph_objects as go
 import traitlets
 
 from darts_core.derive import collapse, derive, kept_edges
-from darts_core.events import STEP_METRICS
 from darts_core.genotype import Genotype
 from darts_core.runs import RunReader, send_order
 from darts_core.space import CellSpec, SearchSpace
 from darts_core.view import dot, figures, tables
 from darts_core.view.layout import cell_layout
-from darts_core.view.palette import KIND_TITLES, colours
+from darts_core.view.palette import FONT, KIND_TITLES, colours
 from darts_core.view.svg import mix_svg
 
 HERE = Path(__file__).parent
 PLOTLY = "application/vnd.plotly.v1+json"
+STATIC = "application/vnd.darts.static+json"  # what a page without a kernel shows of a panel; read by the rendered site
 ADAPTER = """
 export default {
   render({ model, el }) {
@@ -106,6 +106,12 @@ class Ribbon(anywidget.AnyWidget):
 class Chart(go.FigureWidget):
     """A Plotly figure that code can change while it is on the page; whoever only reads sees its last state."""
 
+    def __init__(self, *words: Any, **more: Any) -> None:
+        super().__init__(*words, **more)
+        if not self.layout.meta:  # the figures of `view.figures` bring their own look
+            self.update_layout(template="plotly_white", margin={"l": 56, "r": 16, "t": 48, "b": 44})
+            self.update_layout(font_family=FONT, title_font_size=15)
+
     def _repr_mimebundle_(self, *args: Any, **words: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         return _with_picture(super()._repr_mimebundle_(*args, **words), PLOTLY, json.loads(self.to_json()))
 
@@ -127,6 +133,39 @@ class Cell:
         return {"image/svg+xml": self.svg, "text/plain": self.genotype.text()}
 
 
+class Panel(ipywidgets.VBox):
+    """Controls and pictures below each other; a page that is only read shows them as they stood when displayed."""
+
+    def _repr_mimebundle_(self, **words: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        return _with_picture(super()._repr_mimebundle_(**words), STATIC, static(self))
+
+
+def static(widget: Any) -> dict[str, Any]:
+    """What a widget shows now, as data: {"svg"}, {"plotly"}, {"html"}, {"control"} or {"row"|"column": [...]}."""
+    if isinstance(widget, Ribbon):
+        return {"svg": mix_svg(widget.spec, widget.mix(), widget.title, widget.kept)}
+    if isinstance(widget, Chart):
+        return {"plotly": json.loads(widget.to_json())}
+    if isinstance(widget, ipywidgets.Box):
+        side = "row" if isinstance(widget, ipywidgets.HBox) else "column"
+        return {side: [static(child) for child in widget.children]}
+    if isinstance(widget, ipywidgets.HTML):
+        return {"html": widget.value}
+    value = getattr(widget, "label", None) or getattr(widget, "value", None)
+    shown = f"{value:.4g}" if isinstance(value, float) else value
+    return {"control": widget.description if value is None else f"{widget.description}: {shown}"}
+
+
+class Picture:
+    """A panel's last state as a picture of its own: the same for a reader with and without a kernel."""
+
+    def __init__(self, widget: Any) -> None:
+        self.content = static(widget)
+
+    def _repr_mimebundle_(self, **words: Any) -> dict[str, Any]:
+        return {STATIC: self.content, "text/html": "".join(_pictures(self.content)), "text/plain": "a picture"}
+
+
 class LiveRun(ipywidgets.VBox):
     """A search while it runs: its ribbons, its charts, and Pause, Step, Stop and a slider that steers it.
 
@@ -139,7 +178,9 @@ class LiveRun(ipywidgets.VBox):
         charts: names of `view.figures.templates`.
     """
 
-    def __init__(self, name: str, root: str | Path, charts: Sequence[str] = ("shares", "accuracy"), patience: float = 60):
+    def __init__(
+        self, name: str, root: str | Path, charts: Sequence[str] = ("shares", "accuracy"), patience: float = 60
+    ):
         self.name, self.root, self.patience = name, Path(root), patience
         self.state, self.step, self.error = "starting", 0, ""
         self.chip = ipywidgets.HTML("<b>starting</b>")
@@ -176,6 +217,10 @@ class LiveRun(ipywidgets.VBox):
     @property
     def ended(self) -> bool:
         return self.state in ("finished", "stopped", "failed", "interrupted", "corrupt") or bool(self.error)
+
+    def picture(self) -> Picture:
+        """How the board stands now, as a picture that stays."""
+        return Picture(ipywidgets.VBox([self.chip, self.meter, self._body]))
 
     def close(self) -> None:
         """End the thread and take the widget away. The search itself goes on."""
@@ -259,9 +304,12 @@ class LiveRun(ipywidgets.VBox):
             self.order("set", "a_lr", float(f"{change['new']:.4g}"))
 
 
-def metric_index(name: str) -> int:
-    """Column of a metric in the records of an image search."""
-    return STEP_METRICS.index(name)
+def _pictures(content: Mapping[str, Any]) -> list[str]:
+    """The parts of a static panel that plain HTML can show: drawings and sentences."""
+    for key in ("row", "column"):
+        if key in content:
+            return [text for child in content[key] for text in _pictures(child)]
+    return [f"<div>{content[key]}</div>" for key in ("svg", "html") if key in content]
 
 
 def _with_picture(bundle: Any, mime: str, content: Any) -> tuple[dict[str, Any], dict[str, Any]]:

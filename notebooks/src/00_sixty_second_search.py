@@ -35,7 +35,9 @@ from darts_core.runs import RunReader, runs_root
 from darts_core.view.svg import genotype_svg
 from darts_core.view.widgets import Cell, LiveRun
 
-FAST = bool(os.environ.get("DARTS_NB_FAST"))  # a shorter search, for machines that only check this notebook
+FAST = bool(
+    os.environ.get("DARTS_NB_FAST")
+)  # a shorter search, for machines that only check this notebook
 
 # %% [markdown]
 # ## Start it
@@ -61,6 +63,7 @@ live
 # %%
 live.wait(300)
 print(live.state, "after", live.step, "steps", "|", launch.refusal() or "no complaint")
+live.picture()  # how the board stood at the end, as a picture that stays in the notebook
 
 # %% [markdown]
 # ## What it found
@@ -112,12 +115,17 @@ for event in events:
 # %% jupyter={"source_hidden": true} tags=["solution"]
 space = settings.search_space()
 for kind, cell in space.cells.items():
-    per_node = [len(cell.edges_into(node)) * (len(cell.edges_into(node)) - 1) // 2 for node in range(cell.nodes)]
+    per_node = [
+        len(cell.edges_into(node)) * (len(cell.edges_into(node)) - 1) // 2
+        for node in range(cell.nodes)
+    ]
     choices = sum(op != "none" for op in cell.ops) ** 2
     product = 1
     for pairs in per_node:
         product *= pairs * choices
-    print(f"{kind}: pairs of inputs per node {per_node}, {choices} pairs of operations: {product} cells")
+    print(
+        f"{kind}: pairs of inputs per node {per_node}, {choices} pairs of operations: {product} cells"
+    )
 
 # %% [markdown]
 # ## This notebook's claim, checked

@@ -42,11 +42,13 @@ from darts_core.genotype import CellGenes, Gene, Genotype, random_genotype
 from darts_core.nets.fixed import Network, parameters
 from darts_core.ops import OPS, build
 from darts_core.space import space_named
-from darts_core.view.widgets import Cell, Chart, Ribbon
+from darts_core.view.widgets import Cell, Panel, Ribbon
 
 space = space_named("darts")
 cell = space.cells["normal"]
-print(f"{cell.inputs} inputs, {cell.nodes} nodes, {len(cell.edges)} edges, {len(cell.ops)} operations on each edge")
+print(
+    f"{cell.inputs} inputs, {cell.nodes} nodes, {len(cell.edges)} edges, {len(cell.ops)} operations on each edge"
+)
 
 # %% [markdown]
 # ## The whole graph, before anything is decided
@@ -121,14 +123,24 @@ def chosen() -> Genotype:
 def redraw(_=None) -> None:
     now = chosen()
     picture.show(one_hot(cell, now.cells["normal"]), kept_edges(cell, now.cells["normal"]))
-    net = Network(now, image_channels=3, classes=10, channels=16, cells=8, reductions=(2, 5), stem_multiplier=3)
-    words.value = f"A network of 8 such cells with 16 channels has <b>{parameters(net):,}</b> parameters."
+    net = Network(
+        now,
+        image_channels=3,
+        classes=10,
+        channels=16,
+        cells=8,
+        reductions=(2, 5),
+        stem_multiplier=3,
+    )
+    words.value = (
+        f"A network of 8 such cells with 16 channels has <b>{parameters(net):,}</b> parameters."
+    )
 
 
 for menu in menus:
     menu.observe(redraw, "value")
 redraw()
-ipywidgets.HBox([ipywidgets.VBox(menus), ipywidgets.VBox([picture, words])])
+Panel([ipywidgets.HBox([ipywidgets.VBox(menus), ipywidgets.VBox([picture, words])])])
 
 # %% [markdown]
 # *Claim: the same wiring with other operations differs several times over in parameters.*
@@ -156,7 +168,9 @@ counts = {}
 for op in ("sep_conv_5x5", "skip_connect"):
     for menu in menus:
         menu.value = op
-    counts[op] = parameters(Network(chosen(), 3, 10, channels=16, cells=8, reductions=(2, 5), stem_multiplier=3))
+    counts[op] = parameters(
+        Network(chosen(), 3, 10, channels=16, cells=8, reductions=(2, 5), stem_multiplier=3)
+    )
 five = prod(comb(node + 2, 2) * 7**2 for node in range(5))
 print(counts, f"five nodes: {five / per_cell:.0f} times as many cells of one kind")
 

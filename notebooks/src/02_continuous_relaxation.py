@@ -36,7 +36,7 @@ from darts_core.nets.mixed import MixedOperation
 from darts_core.search.method import softmax_rows
 from darts_core.space import space_named
 from darts_core.view.palette import colours
-from darts_core.view.widgets import Chart, Ribbon
+from darts_core.view.widgets import Chart, Panel, Ribbon
 
 torch.manual_seed(0)
 space = space_named("tiny")
@@ -65,7 +65,11 @@ print("largest difference:", float((by_module - by_hand).abs().max()))
 # %%
 (slope,) = torch.autograd.grad(by_module.square().mean(), alpha)
 print({op: round(float(s), 4) for op, s in zip(cell.ops, slope, strict=True)})
-print("they sum to", round(float(slope.sum()), 7), "because adding a constant to all alphas changes nothing")
+print(
+    "they sum to",
+    round(float(slope.sum()), 7),
+    "because adding a constant to all alphas changes nothing",
+)
 
 # %% [markdown]
 # ## Play with it
@@ -75,18 +79,39 @@ print("they sum to", round(float(slope.sum()), 7), "because adding a constant to
 
 # %%
 sliders = {
-    op: ipywidgets.FloatSlider(value=value, min=-4, max=4, step=0.1, description=op, style={"description_width": "110px"})
+    op: ipywidgets.FloatSlider(
+        value=value, min=-4, max=4, step=0.1, description=op, style={"description_width": "110px"}
+    )
     for op, value in zip(cell.ops, (0.0, 1.0, 0.0), strict=True)
 }
-temperature = ipywidgets.FloatLogSlider(value=1, min=-1, max=1, step=0.05, description="temperature")
+temperature = ipywidgets.FloatLogSlider(
+    value=1, min=-1, max=1, step=0.05, description="temperature"
+)
 ribbon = Ribbon(cell, np.full(cell.shape, 1 / 3), "All edges under these alphas")
 bars = Chart(
-    [{"type": "bar", "x": list(cell.ops), "y": [1 / 3] * 3, "marker": {"color": colours(cell.ops)}}],
-    {"title": "the mix: softmax(alpha / T)", "yaxis": {"range": [0, 1]}, "height": 260, "width": 380},
+    [
+        {
+            "type": "bar",
+            "x": list(cell.ops),
+            "y": [1 / 3] * 3,
+            "marker": {"color": colours(cell.ops)},
+        }
+    ],
+    {
+        "title": "the mix: softmax(alpha / T)",
+        "yaxis": {"range": [0, 1]},
+        "height": 260,
+        "width": 380,
+    },
 )
 maps = Chart(
     [{"type": "heatmap", "z": np.zeros((8, 8)), "colorscale": "Greys", "showscale": False}],
-    {"title": "first channel of the mixed output", "height": 260, "width": 300, "yaxis": {"scaleanchor": "x"}},
+    {
+        "title": "first channel of the mixed output",
+        "height": 260,
+        "width": 300,
+        "yaxis": {"scaleanchor": "x"},
+    },
 )
 
 
@@ -109,7 +134,7 @@ def redraw(_=None) -> None:
 for control in (*sliders.values(), temperature):
     control.observe(redraw, "value")
 redraw()
-ipywidgets.VBox([ipywidgets.HBox([ipywidgets.VBox([*sliders.values(), temperature]), bars, maps]), ribbon])
+Panel([ipywidgets.HBox([ipywidgets.VBox([*sliders.values(), temperature]), bars, maps]), ribbon])
 
 # %% [markdown]
 # *Claim: temperature changes how decided the mix is, never the order of the operations.*
@@ -131,7 +156,11 @@ def entropy_at(t: float) -> float:
 
 Chart(
     [{"x": grid, "y": [entropy_at(t) for t in grid], "mode": "lines", "line": {"color": "#333"}}],
-    {"title": "Entropy of softmax((0, 1, 0) / T) in nats", "xaxis": {"title": {"text": "T"}}, "height": 300},
+    {
+        "title": "Entropy of softmax((0, 1, 0) / T) in nats",
+        "xaxis": {"title": {"text": "T"}},
+        "height": 300,
+    },
 )
 
 # %% [markdown]
@@ -152,11 +181,22 @@ Chart(
 # %% jupyter={"source_hidden": true} tags=["solution"]
 w = torch.softmax(alpha.detach(), -1)
 max_w = 1 - w.max() + w
-print("largest:", round(float(max_w.max()), 6), "sum:", round(float(max_w.sum()), 4), "against", round(float(w.sum()), 4))
+print(
+    "largest:",
+    round(float(max_w.max()), 6),
+    "sum:",
+    round(float(max_w.sum()), 4),
+    "against",
+    round(float(w.sum()), 4),
+)
 a = torch.zeros(2, requires_grad=True)
 same = torch.softmax(a, -1) @ torch.tensor([3.0, 3.0])
 (equal,) = torch.autograd.grad(same, a)
-print("gradient of two equal operations:", equal.tolist(), "- nothing tells them apart, so nothing moves")
+print(
+    "gradient of two equal operations:",
+    equal.tolist(),
+    "- nothing tells them apart, so nothing moves",
+)
 
 # %% [markdown]
 # ## This notebook's claims, checked
@@ -166,7 +206,10 @@ assert torch.allclose(by_module, by_hand, atol=1e-6)
 assert abs(float(slope.sum())) < 1e-6
 for t in (0.1, 1.0, 10.0):
     temperature.value = t
-    assert mix_now()[0].argsort().tolist() == torch.tensor([s.value for s in sliders.values()]).argsort().tolist()
+    assert (
+        mix_now()[0].argsort().tolist()
+        == torch.tensor([s.value for s in sliders.values()]).argsort().tolist()
+    )
 assert np.isclose(ribbon.mix().sum(-1), 1, atol=1e-4).all(), "the ribbon shows the mix"
 assert entropy_at(0.1) < 0.01 and abs(entropy_at(10) - np.log(3)) < 0.01
 assert abs(float(max_w.max()) - 1) < 1e-6 and float(equal.abs().max()) == 0

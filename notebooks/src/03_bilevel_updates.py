@@ -50,10 +50,18 @@ from torch import Tensor
 from darts_core.mix import Alphas
 from darts_core.search.hypergrad import unrolled, unrolled_fd
 from darts_core.search.method import Loss, Objective, Weights, first_order
-from darts_core.view.widgets import Chart
+from darts_core.view.widgets import Chart, Panel
 
-ORDERS = {"first order": first_order, "second order, published": unrolled_fd, "second order, exact": unrolled}
-COLOURS = {"first order": "#0072b2", "second order, published": "#009e73", "second order, exact": "#cc79a7"}
+ORDERS = {
+    "first order": first_order,
+    "second order, published": unrolled_fd,
+    "second order, exact": unrolled,
+}
+COLOURS = {
+    "first order": "#0072b2",
+    "second order, published": "#009e73",
+    "second order, exact": "#cc79a7",
+}
 
 # %% [markdown]
 # ## A problem small enough to see
@@ -124,9 +132,15 @@ def path(name: str, w: float, a: float, xi: float) -> np.ndarray:
     return np.array(points)
 
 
-start_a = ipywidgets.FloatSlider(value=2, min=-2, max=3, step=0.1, description="start alpha", continuous_update=False)
-start_w = ipywidgets.FloatSlider(value=-2, min=-3, max=3, step=0.1, description="start w", continuous_update=False)
-xi = ipywidgets.FloatSlider(value=0.25, min=0.05, max=0.5, step=0.05, description="xi", continuous_update=False)
+start_a = ipywidgets.FloatSlider(
+    value=2, min=-2, max=3, step=0.1, description="start alpha", continuous_update=False
+)
+start_w = ipywidgets.FloatSlider(
+    value=-2, min=-3, max=3, step=0.1, description="start w", continuous_update=False
+)
+xi = ipywidgets.FloatSlider(
+    value=0.25, min=0.05, max=0.5, step=0.05, description="xi", continuous_update=False
+)
 answer = ipywidgets.HTML()
 plane = Chart(
     [
@@ -154,7 +168,7 @@ def redraw(_=None) -> None:
 for control in (start_a, start_w, xi):
     control.observe(redraw, "value")
 redraw()
-ipywidgets.VBox([ipywidgets.HBox([start_a, start_w, xi]), plane, answer])
+Panel([ipywidgets.HBox([start_a, start_w, xi]), plane, answer])
 
 # %% [markdown]
 # *Claim: first order ends at $\alpha = 2$, whatever you do: it never learns that $w$ will follow. Second order ends at
@@ -186,7 +200,10 @@ for _ in range(12):
 
 # %%
 problem = search.objective(search.task.batch("weights", 1, 0), search.task.batch("arch", 1, 0))
-found = {name: torch.cat([g.double().flatten() for g in rule(problem).grads]) for name, rule in ORDERS.items()}
+found = {
+    name: torch.cat([g.double().flatten() for g in rule(problem).grads])
+    for name, rule in ORDERS.items()
+}
 exact = found["second order, exact"]
 for name, vector in found.items():
     error = float((vector - exact).norm() / exact.norm())
@@ -202,16 +219,22 @@ for name, vector in found.items():
 # %%
 weights = {name: w.detach().requires_grad_() for name, w in problem.weights.items()}
 grads = torch.autograd.grad(problem.train(weights, problem.alphas).value, list(weights.values()))
-virtual = {name: w.detach().requires_grad_() for name, w in problem.ahead(problem.weights, grads).items()}
+virtual = {
+    name: w.detach().requires_grad_() for name, w in problem.ahead(problem.weights, grads).items()
+}
 leaves = problem.alphas.leaves()
-both = torch.autograd.grad(problem.val(virtual, leaves).value, [*leaves.tensors(), *virtual.values()])
+both = torch.autograd.grad(
+    problem.val(virtual, leaves).value, [*leaves.tensors(), *virtual.values()]
+)
 direct, v = both[: len(leaves.tensors())], both[len(leaves.tensors()) :]
 length = torch.stack([part.norm() for part in v]).norm()
 
 
 def alpha_gradient(distance: float) -> list[Tensor]:
     """The training loss's gradient for alpha at w + distance * v."""
-    moved = {n: w + distance * part for (n, w), part in zip(problem.weights.items(), v, strict=True)}
+    moved = {
+        n: w + distance * part for (n, w), part in zip(problem.weights.items(), v, strict=True)
+    }
     at = problem.alphas.leaves()
     return list(torch.autograd.grad(problem.train(moved, at).value, at.tensors()))
 
@@ -219,10 +242,17 @@ def alpha_gradient(distance: float) -> list[Tensor]:
 def equation_8(radius: float) -> Tensor:
     eps = float(radius / length)
     pairs = zip(direct, alpha_gradient(eps), alpha_gradient(-eps), strict=True)
-    return torch.cat([(d - problem.rate * (plus - minus) / (2 * eps)).double().flatten() for d, plus, minus in pairs])
+    return torch.cat(
+        [
+            (d - problem.rate * (plus - minus) / (2 * eps)).double().flatten()
+            for d, plus, minus in pairs
+        ]
+    )
 
 
-errors = {r: float((equation_8(r) - exact).norm() / exact.norm()) for r in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)}
+errors = {
+    r: float((equation_8(r) - exact).norm() / exact.norm()) for r in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+}
 Chart(
     [{"x": list(errors), "y": list(errors.values()), "mode": "lines+markers", "line": {"color": COLOURS["second order, published"]}}],
     {
@@ -243,10 +273,15 @@ Chart(
 # %%
 leaves = problem.alphas.leaves()
 weights = {name: w.detach().requires_grad_() for name, w in problem.weights.items()}
-grads = torch.autograd.grad(problem.train(weights, leaves).value, list(weights.values()), create_graph=True)
+grads = torch.autograd.grad(
+    problem.train(weights, leaves).value, list(weights.values()), create_graph=True
+)
 whole = problem.val(problem.ahead(weights, grads), leaves).value
 truth = torch.cat([g.double().flatten() for g in torch.autograd.grad(whole, leaves.tensors())])
-print("exact rule against autograd through the definition:", float((exact - truth).norm() / truth.norm()))
+print(
+    "exact rule against autograd through the definition:",
+    float((exact - truth).norm() / truth.norm()),
+)
 
 # %% [markdown]
 # ## Common errors, settled
@@ -263,8 +298,12 @@ print("exact rule against autograd through the definition:", float((exact - trut
 # %% jupyter={"source_hidden": true} tags=["solution"]
 for x in (0.1, 0.25, 0.5):
     fixed = 2 / (1 + 2 * x)
-    print(f"xi {x}: gradient at the fixed point {gradient('second order, exact', fixed, fixed, x):+.1e}")
-print("The toy's losses are quadratic: a central difference of a linear gradient is exact for every radius.")
+    print(
+        f"xi {x}: gradient at the fixed point {gradient('second order, exact', fixed, fixed, x):+.1e}"
+    )
+print(
+    "The toy's losses are quadratic: a central difference of a linear gradient is exact for every radius."
+)
 
 # %% [markdown]
 # ## This notebook's claims, checked
@@ -277,7 +316,11 @@ for x in (0.1, 0.25, 0.5):
     assert abs(path("second order, exact", -2, 2, x)[-1, 0] - 2 / (1 + 2 * x)) < 0.01
     assert abs(gradient("second order, exact", 2 / (1 + 2 * x), 2 / (1 + 2 * x), x)) < 1e-12
 assert float((exact - truth).norm() / truth.norm()) < 1e-6  # alphas are float32
-assert np.isclose(errors[1e-2], float((found["second order, published"] - exact).norm() / exact.norm()), rtol=1e-3)
+assert np.isclose(
+    errors[1e-2], float((found["second order, published"] - exact).norm() / exact.norm()), rtol=1e-3
+)
 assert errors[1e-4] < errors[1e-2] / 5, errors
 assert float((found["first order"] - exact).norm() / exact.norm()) > 0.1
-print("First order ends at 2, second order at 2/(1 + 2 xi); the exact rule equals autograd, the published one nears it.")
+print(
+    "First order ends at 2, second order at 2/(1 + 2 xi); the exact rule equals autograd, the published one nears it."
+)

@@ -25,8 +25,6 @@
 import math
 import os
 
-import ipywidgets
-import numpy as np
 import torch
 
 FAST = bool(os.environ.get("DARTS_NB_FAST"))
@@ -50,13 +48,17 @@ def norm(c, affine=False):
 def separable(c, k, stride, dilation=1):
     return [
         nn.ReLU(),
-        nn.Conv2d(c, c, k, stride, dilation * (k - 1) // 2, dilation, groups=c, bias=False),  # each channel alone
+        nn.Conv2d(
+            c, c, k, stride, dilation * (k - 1) // 2, dilation, groups=c, bias=False
+        ),  # each channel alone
         nn.Conv2d(c, c, 1, bias=False),  # then across channels
         norm(c),
     ]
 
 
-class Halve(nn.Module):  # a skip connection that halves the image: two 1x1 convolutions, one pixel apart
+class Halve(
+    nn.Module
+):  # a skip connection that halves the image: two 1x1 convolutions, one pixel apart
     def __init__(self, c_in, c_out):
         super().__init__()
         self.even = nn.Conv2d(c_in, c_out // 2, 1, 2, bias=False)
@@ -70,7 +72,9 @@ class Halve(nn.Module):  # a skip connection that halves the image: two 1x1 conv
 
 OPERATIONS = {
     "max_pool_3x3": lambda c, s: nn.Sequential(nn.MaxPool2d(3, s, 1), norm(c)),
-    "avg_pool_3x3": lambda c, s: nn.Sequential(nn.AvgPool2d(3, s, 1, count_include_pad=False), norm(c)),
+    "avg_pool_3x3": lambda c, s: nn.Sequential(
+        nn.AvgPool2d(3, s, 1, count_include_pad=False), norm(c)
+    ),
     "skip_connect": lambda c, s: nn.Identity() if s == 1 else Halve(c, c),
     "sep_conv_3x3": lambda c, s: nn.Sequential(*separable(c, 3, s), *separable(c, 3, 1)),
     "sep_conv_5x5": lambda c, s: nn.Sequential(*separable(c, 5, s), *separable(c, 5, 1)),
@@ -155,7 +159,8 @@ def alpha_gradient(order, net, alphas, buffers, rate, train, val, dtype):
         loss = loss_of(net, weights, alphas, train, dtype)
         grads = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
         weights = {
-            n: w - rate * (MOMENTUM * buffers[n] + g + W_DECAY * w) for (n, w), g in zip(weights.items(), grads)
+            n: w - rate * (MOMENTUM * buffers[n] + g + W_DECAY * w)
+            for (n, w), g in zip(weights.items(), grads)
         }
     loss = loss_of(net, weights, alphas, val, dtype)
     return torch.autograd.grad(loss, list(alphas.values()))
@@ -171,7 +176,9 @@ def alpha_gradient(order, net, alphas, buffers, rate, train, val, dtype):
 MOMENTUM, W_DECAY, CLIP, A_DECAY = 0.9, 3e-4, 5.0, 1e-3
 
 
-def search(net, alphas, batch, epochs, steps, w_lr, w_lr_min, a_lr, betas, order="1", dtype=torch.float32):
+def search(
+    net, alphas, batch, epochs, steps, w_lr, w_lr_min, a_lr, betas, order="1", dtype=torch.float32
+):
     weights = dict(net.named_parameters())
     buffers = {n: torch.zeros_like(w) for n, w in weights.items()}
     adam = torch.optim.Adam(alphas.values(), a_lr, betas, weight_decay=A_DECAY)
@@ -213,7 +220,12 @@ from pathlib import Path
 
 text = Path("notebooks/src/04_darts_in_150_lines.py").read_text("utf-8")
 blocks = [block.split("# %%")[0] for block in text.split('# %% tags=["darts"]\n')[1:]]
-lines = [line for block in blocks for line in block.splitlines() if line.strip() and not line.startswith("#")]
+lines = [
+    line
+    for block in blocks
+    for line in block.splitlines()
+    if line.strip() and not line.startswith("#")
+]
 print(len(lines), "lines")
 
 # %% [markdown]
@@ -238,17 +250,31 @@ def compare(order: str, epochs: int) -> tuple[float, Search, dict[str, torch.Ten
     settings = preset_named("laptop").config(**words)
     task = ImageTask(settings, data.load("digits", subset=120, seed=0), dtype=torch.float64)
     theirs = Search(darts, task, settings, Host())
-    theirs.alphas = theirs.alphas.replaced([a.detach().double().requires_grad_() for a in theirs.alphas.tensors()])
+    theirs.alphas = theirs.alphas.replaced(
+        [a.detach().double().requires_grad_() for a in theirs.alphas.tensors()]
+    )
     theirs.adam = Adam(dict(zip(theirs.alphas.names(), theirs.alphas.tensors(), strict=True)))
     s = settings
-    mine = Supernet(2, s.cells, s.reduction_cells(), s.channels, 1, 10, s.stem_multiplier, s.stem_stride).double()
+    mine = Supernet(
+        2, s.cells, s.reduction_cells(), s.channels, 1, 10, s.stem_multiplier, s.stem_stride
+    ).double()
     with torch.no_grad():
         for here, there in zip(mine.parameters(), theirs.net.parameters(), strict=True):
             here.copy_(there)
     alphas = {kind: a.detach().clone().requires_grad_() for kind, a in theirs.alphas.ops.items()}
     betas = (s.a_beta1, s.a_beta2)
     loop = search(
-        mine, alphas, task.batch, s.epochs, task.steps("weights"), s.w_lr, s.w_lr_min, s.a_lr, betas, order, torch.float64
+        mine,
+        alphas,
+        task.batch,
+        s.epochs,
+        task.steps("weights"),
+        s.w_lr,
+        s.w_lr_min,
+        s.a_lr,
+        betas,
+        order,
+        torch.float64,
     )
     for _ in loop:
         pass
@@ -296,6 +322,7 @@ live.wait(10, until=lambda run: run.ended or run.step >= 40)
 live.order("stop")
 live.wait(30)
 print(live.state, "at step", live.step)
+live.picture()
 
 # %% [markdown]
 # ## Exercises
@@ -309,7 +336,9 @@ alpha_gradient = lambda *words: [-g for g in right(*words)]  # the wrong sign
 wrong, *_ = compare("1", epochs=1)
 alpha_gradient = right
 print(f"with the wrong sign the alphas differ by {wrong:.2f}")
-print("xi is `rate` in the line that computes the virtual weights; the step of SGD itself stays as it is.")
+print(
+    "xi is `rate` in the line that computes the virtual weights; the step of SGD itself stays as it is."
+)
 
 # %% [markdown]
 # ## This notebook's claims, checked

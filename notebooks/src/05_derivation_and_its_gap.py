@@ -33,7 +33,7 @@ from darts_core.runs import RunReader
 from darts_core.space import SearchSpace
 from darts_core.view import tables
 from darts_core.view.palette import FONT
-from darts_core.view.widgets import Chart, Ribbon
+from darts_core.view.widgets import Chart, Panel, Ribbon
 
 SAMPLES = "data/samples"
 run = RunReader(SAMPLES, "healthy")
@@ -41,7 +41,9 @@ space = SearchSpace.from_json(run.info["space"])
 cell = space.cells["normal"]
 steps = run.steps()
 events, _ = run.events()
-print(f"{len(steps)} recorded steps of a search in the space {space.name!r} with the operations {cell.ops}")
+print(
+    f"{len(steps)} recorded steps of a search in the space {space.name!r} with the operations {cell.ops}"
+)
 
 # %% [markdown]
 # ## The rule, by hand
@@ -65,8 +67,12 @@ print("kept:", [tuple(gene) for gene in strongest(cell, last).nodes[node]])
 # the stripes move slowly, the derived cell jumps: the rule turns a hair's breadth into a decision.
 
 # %%
-slider = ipywidgets.IntSlider(value=len(steps) - 1, min=0, max=len(steps) - 1, description="record", layout={"width": "600px"})
-ribbon = Ribbon(cell, last, "The mix, with what derivation drops faded", kept_edges(cell, strongest(cell, last)))
+slider = ipywidgets.IntSlider(
+    value=len(steps) - 1, min=0, max=len(steps) - 1, description="record", layout={"width": "600px"}
+)
+ribbon = Ribbon(
+    cell, last, "The mix, with what derivation drops faded", kept_edges(cell, strongest(cell, last))
+)
 says = ipywidgets.HTML()
 
 
@@ -74,17 +80,21 @@ def show(_=None) -> None:
     mix = tables.mixes_at(steps, slider.value, space)["normal"]
     genes = strongest(cell, mix)
     ribbon.show(mix, kept_edges(cell, genes))
-    says.value = f"step {steps['step'][slider.value]}: " + ", ".join(gene.op for at in genes.nodes for gene in at)
+    says.value = f"step {steps['step'][slider.value]}: " + ", ".join(
+        gene.op for at in genes.nodes for gene in at
+    )
 
 
 slider.observe(show, "value")
 show()
-ipywidgets.VBox([slider, says, ribbon])
+Panel([slider, says, ribbon])
 
 # %%
 changes = tables.derived_changes(steps, space)
 half = steps["step"][-1] / 2
-print(f"the derived cell changed {len(changes)} times, {sum(c > half for c in changes)} of them in the second half")
+print(
+    f"the derived cell changed {len(changes)} times, {sum(c > half for c in changes)} of them in the second half"
+)
 
 # %% [markdown]
 # ## How sure is it? The margin
@@ -113,7 +123,12 @@ Chart(
 # 3. the **derived** cell, trained from scratch (and random cells, trained likewise).
 
 # %%
-roles = {"supernet": "the supernet", "pruned": "pruned at once", "derived": "derived, trained anew", "random": "random cells"}
+roles = {
+    "supernet": "the supernet",
+    "pruned": "pruned at once",
+    "derived": "derived, trained anew",
+    "random": "random cells",
+}
 gap = {}
 for name in ("healthy", "collapsing"):
     spread = tables.trained(RunReader(SAMPLES, name).events()[0])
@@ -130,7 +145,14 @@ bars = [
     }
     for name, title, colour in (("healthy", "clean labels", "#0072b2"), ("collapsing", "40 % random labels", "#d55e00"))
 ]  # fmt: skip
-Chart(bars, {"title": "Test accuracy (bars: lowest to highest of the trainings)", "yaxis": {"range": [0, 1], "tickformat": ".0%"}, "height": 380})
+Chart(
+    bars,
+    {
+        "title": "Test accuracy (bars: lowest to highest of the trainings)",
+        "yaxis": {"range": [0, 1], "tickformat": ".0%"},
+        "height": 380,
+    },
+)
 
 # %% [markdown]
 # *Claim: on clean labels the supernet is right on most images, the pruned net loses much of that at once, and training anew
@@ -147,14 +169,18 @@ for name, rule in RULES.items():
     print(f"{name:>16}: {rule.doc} ({rule.source})")
 
 # %%
-menu = ipywidgets.Dropdown(options={rule.title: name for name, rule in RULES.items()}, description="rule")
+menu = ipywidgets.Dropdown(
+    options={rule.title: name for name, rule in RULES.items()}, description="rule"
+)
 threshold = ipywidgets.FloatSlider(value=0.5, min=0.1, max=0.9, step=0.05, description="threshold")
 cut = Ribbon(cell, last, "The cell that this rule gives")
 counted = ipywidgets.HTML()
 
 
 def derive_now(_=None) -> None:
-    genes = derive_by(space, readings(space, steps[-1]), menu.value, threshold.value).cells["normal"]
+    genes = derive_by(space, readings(space, steps[-1]), menu.value, threshold.value).cells[
+        "normal"
+    ]
     cut.show(one_hot(cell, genes), kept_edges(cell, genes))
     counted.value = f"{sum(len(at) for at in genes.nodes)} operations stay"
 
@@ -162,7 +188,7 @@ def derive_now(_=None) -> None:
 menu.observe(derive_now, "value")
 threshold.observe(derive_now, "value")
 derive_now()
-ipywidgets.VBox([ipywidgets.HBox([menu, threshold, counted]), cut])
+Panel([ipywidgets.HBox([menu, threshold, counted]), cut])
 
 # %% [markdown]
 # ## Exercises
@@ -172,11 +198,16 @@ ipywidgets.VBox([ipywidgets.HBox([menu, threshold, counted]), cut])
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
 sick = RunReader(SAMPLES, "collapsing").steps()
-skips = [derive(space, tables.mixes_at(sick, i, space)).count("skip_connect") for i in range(len(sick))]
+skips = [
+    derive(space, tables.mixes_at(sick, i, space)).count("skip_connect") for i in range(len(sick))
+]
 first = next(i for i, count in enumerate(skips) if count >= 4)
 print(f"four skips first at step {sick['step'][first]}; at the end there are {skips[-1]}")
 tie = np.full(cell.shape, 0.5)
-print("equal scores keep the lower source:", [[gene.source for gene in at] for at in strongest(cell, tie).nodes])
+print(
+    "equal scores keep the lower source:",
+    [[gene.source for gene in at] for at in strongest(cell, tie).nodes],
+)
 
 # %% [markdown]
 # ## This notebook's claims, checked
@@ -191,5 +222,9 @@ assert margins.min() < margins.max() / 2
 assert len(changes) > 10
 assert strongest(cell, tie).nodes[2][0].source == 0
 recorded = next(e for e in events if e["type"] == "result")["genotype"]
-assert derive(space, {"normal": last}).to_json() == recorded == Genotype.from_json(recorded).to_json()
-print("The rule gives the recorded cell; the gap is there; training anew closes it; random cells do as well.")
+assert (
+    derive(space, {"normal": last}).to_json() == recorded == Genotype.from_json(recorded).to_json()
+)
+print(
+    "The rule gives the recorded cell; the gap is there; training anew closes it; random cells do as well."
+)

@@ -37,15 +37,13 @@ from app.process import start
 from darts_core import data
 from darts_core.config import preset_named
 from darts_core.methods.darts import darts
-from darts_core.mix import as_arrays
 from darts_core.runs import RunReader, runs_root
-from darts_core.search import probes
 from darts_core.search.bilevel import Host, Search
 from darts_core.space import SearchSpace
 from darts_core.tasks import ImageTask
 from darts_core.view import tables
 from darts_core.view.palette import SKIP_COLOUR
-from darts_core.view.widgets import Chart, LiveRun, Ribbon
+from darts_core.view.widgets import Chart, LiveRun, Panel, Ribbon
 
 FAST = bool(os.environ.get("DARTS_NB_FAST"))
 SAMPLES = "data/samples"
@@ -60,8 +58,12 @@ cell = space.cells["normal"]
 
 # %%
 steps = {"40 % random labels": sick.steps(), "clean labels": well.steps()}
-slider = ipywidgets.IntSlider(value=319, min=0, max=319, description="record", layout={"width": "600px"})
-boards = {name: Ribbon(cell, tables.mixes_at(s, 319, space)["normal"], name) for name, s in steps.items()}
+slider = ipywidgets.IntSlider(
+    value=319, min=0, max=319, description="record", layout={"width": "600px"}
+)
+boards = {
+    name: Ribbon(cell, tables.mixes_at(s, 319, space)["normal"], name) for name, s in steps.items()
+}
 
 
 def show(_=None) -> None:
@@ -71,7 +73,15 @@ def show(_=None) -> None:
 
 slider.observe(show, "value")
 show()
-ipywidgets.VBox([slider, *(ipywidgets.VBox([ipywidgets.HTML(f"<b>{name}</b>"), board]) for name, board in boards.items())])
+Panel(
+    [
+        slider,
+        *(
+            ipywidgets.VBox([ipywidgets.HTML(f"<b>{name}</b>"), board])
+            for name, board in boards.items()
+        ),
+    ]
+)
 
 # %%
 colours = {"40 % random labels": SKIP_COLOUR, "clean labels": "#555"}
@@ -80,7 +90,15 @@ for name, recorded in steps.items():
     history = tables.collapse_history(recorded, space)
     lines.append({"name": name, "x": [s for s, _ in history], "y": [c.mean_skip_weight for _, c in history],
                   "mode": "lines", "line": {"color": colours[name], "width": 3}})  # fmt: skip
-Chart(lines, {"title": "Mean weight of the skip connection", "yaxis": {"range": [0, 1], "tickformat": ".0%"}, "xaxis": {"title": {"text": "step"}}, "height": 340})
+Chart(
+    lines,
+    {
+        "title": "Mean weight of the skip connection",
+        "yaxis": {"range": [0, 1], "tickformat": ".0%"},
+        "xaxis": {"title": {"text": "step"}},
+        "height": 340,
+    },
+)
 
 # %% [markdown]
 # *Claim: with noise the skip connection ends above 80 %, with clean labels below a half.*
@@ -99,7 +117,14 @@ for name, reader in (("40 % random labels", sick), ("clean labels", well)):
         curves.append({"name": f"{name}, {metric.split('_')[0]}", "x": [e["epoch"] for e in epochs],
                        "y": [e["metrics"][metric] for e in epochs], "mode": "lines",
                        "line": {"color": colours[name], "dash": dash, "width": 2.5}})  # fmt: skip
-Chart(curves, {"title": "Loss in nats: training solid, validation dashed", "xaxis": {"title": {"text": "epoch"}}, "height": 360})
+Chart(
+    curves,
+    {
+        "title": "Loss in nats: training solid, validation dashed",
+        "xaxis": {"title": {"text": "epoch"}},
+        "height": 360,
+    },
+)
 
 # %% [markdown]
 # *Claim: with noise the validation loss is lowest within the first ten epochs and ends clearly above that; with clean labels it ends
@@ -114,7 +139,14 @@ for name, reader in (("40 % random labels", sick), ("clean labels", well)):
     epochs = [e for e in reader.events()[0] if e["type"] == "epoch" and "eigenvalue" in e["probes"]]
     bends.append({"name": name, "x": [e["epoch"] for e in epochs], "y": [e["probes"]["eigenvalue"] for e in epochs],
                   "mode": "lines+markers", "line": {"color": colours[name], "width": 2.5}})  # fmt: skip
-Chart(bends, {"title": "Dominant eigenvalue of the Hessian over alpha", "xaxis": {"title": {"text": "epoch"}}, "height": 320})
+Chart(
+    bends,
+    {
+        "title": "Dominant eigenvalue of the Hessian over alpha",
+        "xaxis": {"title": {"text": "epoch"}},
+        "height": 320,
+    },
+)
 
 # %% [markdown]
 # In this small setting it **accompanies** a collapse late, and it does not foretell one: early on it is no lower in the
@@ -131,7 +163,9 @@ images = data.load("digits", label_noise=settings.label_noise, seed=settings.see
 search = Search(darts, ImageTask(settings, images), settings, Host())
 for event in search.run():
     if type(event).__name__ == "Epoch":
-        print(f"epoch {event.epoch}: validation loss {event.metrics['valid_loss']:.2f}, {event.collapse['derived_skips']} of 6 skips")
+        print(
+            f"epoch {event.epoch}: validation loss {event.metrics['valid_loss']:.2f}, {event.collapse['derived_skips']} of 6 skips"
+        )
 
 # %%
 search.epoch -= 1  # the last batch of the last epoch
@@ -139,7 +173,11 @@ hessian = search.hessian()
 spectrum = np.linalg.eigvalsh(hessian)
 Chart(
     [{"type": "bar", "y": spectrum[::-1], "marker": {"color": "#555"}}],
-    {"title": f"All {len(spectrum)} eigenvalues, largest first", "height": 300, "xaxis": {"title": {"text": "rank"}}},
+    {
+        "title": f"All {len(spectrum)} eigenvalues, largest first",
+        "height": 300,
+        "xaxis": {"title": {"text": "rank"}},
+    },
 )
 
 # %% [markdown]
@@ -159,7 +197,9 @@ reach = np.linspace(-3, 3, 13)
 
 
 def loss_at(distance: float) -> float:
-    moved = search.alphas._replace(ops={"normal": search.alphas.ops["normal"].detach() + float(distance) * steep})
+    moved = search.alphas._replace(
+        ops={"normal": search.alphas.ops["normal"].detach() + float(distance) * steep}
+    )
     with torch.no_grad():
         return float(search.evaluate(None, search.relax(moved, "read"), batch, "read").value)
 
@@ -167,7 +207,11 @@ def loss_at(distance: float) -> float:
 surface = [loss_at(distance) for distance in reach]
 Chart(
     [{"x": reach, "y": surface, "mode": "lines+markers", "line": {"color": "#555", "width": 2.5}}],
-    {"title": "Validation loss along the steepest direction of alpha", "xaxis": {"title": {"text": "distance in alpha"}}, "height": 300},
+    {
+        "title": "Validation loss along the steepest direction of alpha",
+        "xaxis": {"title": {"text": "distance in alpha"}},
+        "height": 300,
+    },
 )
 
 # %% [markdown]
@@ -186,15 +230,24 @@ place = ipywidgets.VBox([])
 
 
 def press(_=None) -> LiveRun:
-    changed = {"label_noise": noise.value, "seed": seed.value, "skip_dropout": drop.value, "pace": 20.0}
-    settings = preset_named("collapse").config(**changed, hessian_every=0, retrain_epochs=0, random_cells=0)
-    live = LiveRun(start(settings.to_dict(), runs_root()).name, runs_root(), charts=("shares", "loss"))
+    changed = {
+        "label_noise": noise.value,
+        "seed": seed.value,
+        "skip_dropout": drop.value,
+        "pace": 20.0,
+    }
+    settings = preset_named("collapse").config(
+        **changed, hessian_every=0, retrain_epochs=0, random_cells=0
+    )
+    live = LiveRun(
+        start(settings.to_dict(), runs_root()).name, runs_root(), charts=("shares", "loss")
+    )
     place.children = (live, *place.children)
     return live
 
 
 go.on_click(press)
-ipywidgets.VBox([ipywidgets.HBox([noise, seed, drop, go]), place])
+Panel([ipywidgets.HBox([noise, seed, drop, go]), place])
 
 # %% [markdown]
 # ## What does not reproduce here, and who claims it
@@ -214,21 +267,32 @@ ipywidgets.VBox([ipywidgets.HBox([noise, seed, drop, go]), place])
 # %% jupyter={"source_hidden": true} tags=["solution"]
 epochs = [event for event in sick.events()[0] if event["type"] == "epoch"]
 best = min(epochs, key=lambda e: e["metrics"]["valid_loss"])
-print(f"epoch {best['epoch']}, {best['collapse']['derived_skips']} of 6 skips; at the end {epochs[-1]['collapse']['derived_skips']}")
-print("Their gradients are equal, so their difference never moves (but for the weight decay, which shrinks both).")
+print(
+    f"epoch {best['epoch']}, {best['collapse']['derived_skips']} of 6 skips; at the end {epochs[-1]['collapse']['derived_skips']}"
+)
+print(
+    "Their gradients are equal, so their difference never moves (but for the weight decay, which shrinks both)."
+)
 
 # %% [markdown]
 # ## This notebook's claims, checked
 
 # %%
 final = {name: tables.collapse_history(s, space)[-1][1] for name, s in steps.items()}
-assert final["40 % random labels"].mean_skip_weight > 0.8 and final["40 % random labels"].level == "collapsed"
+assert (
+    final["40 % random labels"].mean_skip_weight > 0.8
+    and final["40 % random labels"].level == "collapsed"
+)
 assert final["clean labels"].mean_skip_weight < 0.5 and final["clean labels"].level == "healthy"
-assert best["epoch"] < 10 and epochs[-1]["metrics"]["valid_loss"] > best["metrics"]["valid_loss"] + 0.3
+assert (
+    best["epoch"] < 10 and epochs[-1]["metrics"]["valid_loss"] > best["metrics"]["valid_loss"] + 0.3
+)
 healthy = [e["metrics"]["valid_loss"] for e in well.events()[0] if e["type"] == "epoch"]
 assert healthy[-1] < min(healthy) + 0.1
 flat = np.abs(spectrum - settings.a_decay) < 1e-4
 assert flat.sum() >= len(cell.edges), spectrum
 assert best["collapse"]["derived_skips"] < epochs[-1]["collapse"]["derived_skips"]
 assert len(surface) == 13 and np.isfinite(surface).all()
-print("Noise collapses it, clean labels do not; half the spectrum is flat; the validation loss turned first.")
+print(
+    "Noise collapses it, clean labels do not; half the spectrum is flat; the validation loss turned first."
+)
