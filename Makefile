@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dash test slow browser lint catalogue notebooks bench lab lock
+.PHONY: help setup run dash test slow browser lint catalogue notebooks sync site bench lab lock
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /:/' | awk -F: '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -41,15 +41,21 @@ lint: $(READY)   ## ruff and pyright
 catalogue: $(READY)  ## write darts_core/catalogue.json from the registries of strategies and data sets
 	@$(BIN)/python tools/catalogue.py
 
-notebooks: $(READY)  ## run every notebook from top to bottom, quickly
-	@set -- notebooks/*.ipynb; if test -e "$$1"; then DARTS_NB_FAST=1 $(BIN)/python -m pytest --nbmake "$$@"; \
-	else echo "there are no notebooks yet"; fi
+notebooks: $(READY)  ## run every notebook from top to bottom; DARTS_NB_FAST=1 shortens the searches in them
+	@$(BIN)/python tools/notebooks.py check
+	@$(BIN)/python tools/notebooks.py run
+
+sync: $(READY)   ## write notebooks/*.ipynb from notebooks/src/*.py, without outputs
+	@$(BIN)/python tools/notebooks.py sync
+
+site: $(READY)   ## the notebooks, run and rendered as pages in site/ that open without a network
+	@$(BIN)/python tools/notebooks.py site site
 
 bench: $(READY)  ## the benchmarks, one after another
 	@set -e; for file in benchmarks/*.py; do if test -e "$$file"; then $(BIN)/python "$$file"; fi; done
 
-lab: $(READY)    ## JupyterLab
-	@$(BIN)/jupyter lab
+lab: $(READY)    ## JupyterLab at the first notebook
+	@$(BIN)/python tools/notebooks.py lab
 
 lock: $(READY)   ## write requirements.lock anew from pyproject.toml, for all systems and Pythons
 	@$(BIN)/uv pip compile --quiet --upgrade --all-extras --universal --python-version 3.11 --fork-strategy fewest \

@@ -1,4 +1,4 @@
-"""The notebooks' housekeeping: `python tools/notebooks.py sync | check | run [NUMBER ...] | site FOLDER`.
+"""The notebooks' housekeeping: `python tools/notebooks.py sync | check | run [NUMBER ...] | site FOLDER | lab`.
 
 Edited are the texts in notebooks/src/*.py; the .ipynb files beside are written from them, without outputs, so that a
 change of one line is a change of one line in git too. `run` executes from top to bottom in a fresh kernel and leaves
@@ -7,6 +7,9 @@ the files alone; `site` executes and writes pages that open from a folder, witho
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -32,10 +35,11 @@ def paired(source: Path) -> Path:
 
 
 def notebook(source: Path) -> Any:
-    """The text as a notebook without outputs; ids of cells are their numbers, so that equal texts give equal files."""
+    """The text as a notebook without outputs; ids of cells are their numbers, as nbstripout gives them: equal texts
+    give equal files."""
     book = jupytext.read(source)
     for index, cell in enumerate(book.cells):
-        cell["id"] = f"cell-{index:03d}"
+        cell["id"] = str(index)
     book.metadata = nbformat.from_dict(
         {"kernelspec": KERNEL, "language_info": {"name": "python"}, "jupytext": {"formats": "ipynb,src//py:percent"}}
     )
@@ -60,9 +64,9 @@ def unpaired() -> list[str]:
     for source in sources():
         there = paired(source)
         if not there.is_file():
-            wrong.append(f"{there.name} is missing; write it with: make notebooks-sync")
+            wrong.append(f"{there.name} is missing; write it with: make sync")
         elif there.read_text("utf-8") != written(source):
-            wrong.append(f"{there.name} is not what src/{source.name} says; write it with: make notebooks-sync")
+            wrong.append(f"{there.name} is not what src/{source.name} says; write it with: make sync")
     wanted = {paired(source).name for source in sources()}
     extra = sorted({path.name for path in SOURCES.parent.glob("*.ipynb")} - wanted)
     return wrong + [f"{name} has no text in notebooks/src" for name in extra]
@@ -81,6 +85,21 @@ def execute(source: Path) -> Any:
     return client.execute()
 
 
+def lab(words: list[str]) -> None:
+    """Become JupyterLab at the first notebook. Its questions about news and updates are answered beforehand, in this
+    environment alone: they would stand in the way of a class, and ask the network."""
+    settings = Path(sys.prefix) / "share" / "jupyter" / "lab" / "settings"
+    settings.mkdir(parents=True, exist_ok=True)
+    quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+    (settings / "overrides.json").write_text(json.dumps(quiet), encoding="utf-8")
+    first = paired(sources()[0]).relative_to(ROOT)
+    os.chdir(ROOT)
+    command = [sys.executable, "-m", "jupyterlab", f"--LabApp.default_url=/lab/tree/{first.as_posix()}", *words]
+    if os.name == "nt":
+        sys.exit(subprocess.call(command))
+    os.execv(sys.executable, command)
+
+
 def main(words: list[str]) -> int:
     what, rest = (words[0], words[1:]) if words else ("", [])
     if what == "sync":
@@ -93,6 +112,8 @@ def main(words: list[str]) -> int:
             began = time.monotonic()
             execute(source)
             print(f"{source.stem}: {time.monotonic() - began:.0f} s", flush=True)
+    elif what == "lab":
+        lab(rest)
     elif what == "site" and len(rest) == 1:
         from site_of_notebooks import write_site
 

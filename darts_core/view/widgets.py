@@ -35,7 +35,7 @@ STATIC = "application/vnd.darts.static+json"  # what a page without a kernel sho
 ADAPTER = """
 export default {
   render({ model, el }) {
-    el.style.maxWidth = "860px";
+    el.style.maxWidth = `${1.15 * model.get("cell").layout.width}px`; // no larger than a text is comfortable beside
     const ribbon = mountRibbon(el, {
       onEdge: (edge) => { model.set("edge", edge); model.save_changes(); },
       onOp: (op) => ribbon.highlight(op),

@@ -218,7 +218,10 @@ def derive(alpha, nodes):  # per node the two edges whose best operation (none a
 # %%
 from pathlib import Path
 
-text = Path("notebooks/src/04_darts_in_150_lines.py").read_text("utf-8")
+import darts_core
+
+clone = Path(darts_core.__file__).parent.parent
+text = (clone / "notebooks" / "src" / "04_darts_in_150_lines.py").read_text("utf-8")
 blocks = [block.split("# %%")[0] for block in text.split('# %% tags=["darts"]\n')[1:]]
 lines = [
     line
