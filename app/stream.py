@@ -34,7 +34,7 @@ BATCH = 256  # records per message, so that a long gap arrives in pieces
 HISTORY = 5_000  # records in a history block
 RATE_WINDOW = 8.0  # seconds
 KEPT = 64  # feeds of runs, the oldest go first
-SAMPLES = Path(__file__).parent.parent / "data" / "samples"
+SAMPLES = runs.samples_root()
 COMPLETE = ("finished", "stopped", "failed")
 
 # Streamlit's gzip at level 9 costs more than these bytes do on a loopback; a set encoding makes it stand back.

@@ -40,9 +40,8 @@ def notebook(source: Path) -> Any:
     book = jupytext.read(source)
     for index, cell in enumerate(book.cells):
         cell["id"] = str(index)
-    book.metadata = nbformat.from_dict(
-        {"kernelspec": KERNEL, "language_info": {"name": "python"}, "jupytext": {"formats": "ipynb,src//py:percent"}}
-    )
+    # no `jupytext` entry: with one, JupyterLab compares the times of both files at opening, and refuses some clones
+    book.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     book.nbformat, book.nbformat_minor = 4, 5
     nbformat.validate(book)
     return book

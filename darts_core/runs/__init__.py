@@ -51,6 +51,7 @@ from darts_core.runs.reading import (
     free_name,
     list_runs,
     runs_root,
+    samples_root,
 )
 from darts_core.runs.records import Layout
 from darts_core.runs.writing import GoodCheckpoint, NameTaken, RunWriter, trash
@@ -75,6 +76,7 @@ __all__ = [
     "list_runs",
     "restore",
     "runs_root",
+    "samples_root",
     "send_order",
     "step_file",
     "trash",

@@ -48,6 +48,11 @@ def runs_root(path: str | Path | None = None) -> Path:
     return (clone if (clone / "pyproject.toml").is_file() else Path.cwd()) / "data" / "runs"
 
 
+def samples_root() -> Path:
+    """The folder of the runs that come with the clone, for looking at; it need not exist."""
+    return Path(__file__).resolve().parents[2] / "data" / "samples"
+
+
 def check_name(name: object) -> str:
     """`name` if a run may have it, else BadInput."""
     return io.safe_name(name, "", "run name")

@@ -1,7 +1,6 @@
 # ---
 # jupyter:
 #   jupytext:
-#     formats: ipynb,src//py:percent
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -29,13 +28,13 @@ import numpy as np
 
 from darts_core.derive import RULES, derive, derive_by, kept_edges, one_hot, readings, strongest
 from darts_core.genotype import Genotype
-from darts_core.runs import RunReader, recorded_samples
+from darts_core.runs import RunReader, samples_root
 from darts_core.space import SearchSpace
 from darts_core.view import tables
 from darts_core.view.palette import FONT
 from darts_core.view.widgets import Chart, Panel, Ribbon
 
-SAMPLES = recorded_samples()
+SAMPLES = samples_root()
 run = RunReader(SAMPLES, "healthy")
 space = SearchSpace.from_json(run.info["space"])
 cell = space.cells["normal"]

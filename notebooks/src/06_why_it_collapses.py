@@ -1,7 +1,6 @@
 # ---
 # jupyter:
 #   jupytext:
-#     formats: ipynb,src//py:percent
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -37,7 +36,7 @@ from app.process import start
 from darts_core import data
 from darts_core.config import preset_named
 from darts_core.methods.darts import darts
-from darts_core.runs import RunReader, recorded_samples, runs_root
+from darts_core.runs import RunReader, runs_root, samples_root
 from darts_core.search.bilevel import Host, Search
 from darts_core.space import SearchSpace
 from darts_core.tasks import ImageTask
@@ -46,7 +45,7 @@ from darts_core.view.palette import SKIP_COLOUR
 from darts_core.view.widgets import Chart, LiveRun, Panel, Ribbon
 
 FAST = bool(os.environ.get("DARTS_NB_FAST"))
-SAMPLES = recorded_samples()
+SAMPLES = samples_root()
 sick, well = (RunReader(SAMPLES, name) for name in ("collapsing", "healthy"))
 space = SearchSpace.from_json(sick.info["space"])
 cell = space.cells["normal"]
