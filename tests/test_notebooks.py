@@ -160,9 +160,9 @@ def open_and_run(browser: Browser, address: str, count: int) -> Page:
 @pytest.mark.browser
 def test_in_jupyterlab_a_slider_moves_the_figure_and_the_ribbon(lab: str, chromium: Browser) -> None:
     page = open_and_run(chromium, lab.format("02_continuous_relaxation.ipynb"), 8)
-    page.wait_for_selector(".js-plotly-plot .bars path", timeout=60_000)
+    page.wait_for_selector(".barlayer path", timeout=120_000, state="attached")
     ribbon = page.locator(".rb-band").nth(2)
-    bar = page.locator(".js-plotly-plot .bars path").first
+    bar = page.locator(".barlayer path").first
     before = ribbon.get_attribute("d"), bar.get_attribute("d")
     slider = page.get_by_role("slider").first
     slider.focus()
@@ -170,7 +170,7 @@ def test_in_jupyterlab_a_slider_moves_the_figure_and_the_ribbon(lab: str, chromi
         slider.press("ArrowRight")
     page.wait_for_function(
         "([r, b]) => document.querySelectorAll('.rb-band')[2].getAttribute('d') !== r"
-        " && document.querySelector('.js-plotly-plot .bars path').getAttribute('d') !== b",
+        " && document.querySelector('.barlayer path').getAttribute('d') !== b",
         arg=list(before),
         timeout=20_000,
     )
@@ -204,7 +204,7 @@ def test_in_jupyterlab_a_search_moves_the_ribbon_with_an_idle_kernel_and_obeys(
     took = time.monotonic() - asked
     assert moves >= 8, f"{moves} movements in 4 s"
     assert idle, "the kernel was busy while the search ran"
-    assert took < 2 * float(os.environ.get("DARTS_TEST_PATIENCE", "3")), f"stopping took {took:.1f} s"
+    assert took < 2 * float(os.environ.get("DARTS_TEST_PATIENCE", "5")), f"stopping took {took:.1f} s"
     events = next((tmp_path / "runs").iterdir()) / "events.jsonl"
     said = [json.loads(line) for line in events.read_text("utf-8").splitlines()]
     assert [e["kind"] for e in said if e["type"] == "applied"][:3] == ["pause", "resume", "stop"]

@@ -35,8 +35,10 @@ STATIC = "application/vnd.darts.static+json"  # what a page without a kernel sho
 ADAPTER = """
 export default {
   render({ model, el }) {
-    el.style.maxWidth = `${1.15 * model.get("cell").layout.width}px`; // no larger than a text is comfortable beside
-    const ribbon = mountRibbon(el, {
+    const host = document.createElement("div"); // the widget's own element takes its width from Jupyter's layout
+    host.style.maxWidth = `${1.15 * model.get("cell").layout.width}px`;
+    el.append(host);
+    const ribbon = mountRibbon(host, {
       onEdge: (edge) => { model.set("edge", edge); model.save_changes(); },
       onOp: (op) => ribbon.highlight(op),
     });
@@ -108,6 +110,7 @@ class Chart(go.FigureWidget):
 
     def __init__(self, *words: Any, **more: Any) -> None:
         super().__init__(*words, **more)
+        self._config = {**(self._config or {}), "displayModeBar": False}  # its buttons would lie over the title
         if not self.layout.meta:  # the figures of `view.figures` bring their own look
             self.update_layout(template="plotly_white", margin={"l": 56, "r": 16, "t": 48, "b": 44})
             self.update_layout(font_family=FONT, title_font_size=15)
