@@ -451,14 +451,16 @@ class Preset:
 
 
 # Short searches need a larger alpha rate and a shorter memory in Adam than the paper's 50 epochs (with beta2 = 0.999
-# the
-# first large gradients stay in the denominator for about a thousand steps and the alphas freeze).
-_SHORT = {"a_lr": 0.1, "a_beta2": 0.95, "w_lr": 0.05, "augment": False, "shuffle_split": True, "train_portion": 1 / 3}
-# The alphas of the collapse lesson learn slowly and with the paper's long Adam memory (beta2 0.999). Without label noise
-# the alpha gradient is soon noise around zero: fast alphas (0.1, beta2 0.95) then wander, and one control in twenty ended
-# at 5 or 6 skips of 6 by chance; these did in 1 of 80, and with noise 30 of 30 searches still collapse.
+# the first large gradients stay in the denominator for about a thousand steps and the alphas freeze).
+_SHORT = {
+    "a_lr": 0.1, "a_beta2": 0.95, "w_lr": 0.05, "augment": False, "shuffle_split": True, "train_portion": 1 / 3,
+}  # fmt: skip
+# The alphas of the collapse lesson learn slowly and with the paper's long Adam memory (beta2 0.999). Without label
+# noise the alpha gradient is soon noise around zero: fast alphas (0.1, beta2 0.95) then wander, and one control in
+# twenty ended at 5 or 6 skips of 6 by chance; these did in 1 of 80, and with noise 30 of 30 searches still collapse.
 _S2 = {
-    **_SHORT, "a_lr": 0.03, "a_beta2": 0.999, "dataset": "digits", "space": "s2", "nodes": 3, "cells": 4, "reductions": "none", "channels": 8,
+    **_SHORT, "a_lr": 0.03, "a_beta2": 0.999, "dataset": "digits", "space": "s2", "nodes": 3, "cells": 4,
+    "reductions": "none", "channels": 8,
     "stem_multiplier": 1, "stem_stride": 2, "batch": 50, "arch_batch": 150, "epochs": 40, "seed": 0,
     "hessian_every": 5, "hessian_batch": 100, "retrain_epochs": 6, "random_cells": 2,
 }  # fmt: skip
@@ -511,7 +513,7 @@ PRESETS: Mapping[str, Preset] = {
         ),
         Preset(
             "known", "Every cell known", 30,
-            "A space of 729 cells, each trained beforehand: at every epoch the exact accuracy and rank of the cell found.",
+            "A space of 729 cells, each trained beforehand: at every epoch the true accuracy of the cell found.",
             {
                 **_SHORT, "dataset": "digits", "space": "nb3", "cells": 3, "reductions": "none", "channels": 8,
                 "stem_multiplier": 1, "stem_stride": 2, "train_portion": 0.5, "batch": 60, "arch_batch": 150,

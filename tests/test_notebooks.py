@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -91,7 +93,7 @@ def test_a_notebook_runs_from_top_to_bottom(number: str, quick: Path) -> None:
 def test_the_rendered_pages_open_from_a_folder_without_a_network(
     quick: Path, monkeypatch: pytest.MonkeyPatch, chromium: Browser
 ) -> None:
-    import site_of_notebooks
+    site_of_notebooks = importlib.import_module("site_of_notebooks")
 
     monkeypatch.setattr(site_of_notebooks, "sources", lambda: house.sources(["02", "05"]))
     site_of_notebooks.write_site(quick / "site")
@@ -121,9 +123,10 @@ def lab(tmp_path: Path) -> Iterator[str]:
         "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"), "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "spaces"),
     }  # fmt: skip
     environment.pop("DARTS_NB_FAST")
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")  # JupyterLab saves what it has opened, by itself
     command = [
         sys.executable, str(ROOT / "tools" / "notebooks.py"), "lab", "--no-browser", "--ServerApp.ip=127.0.0.1",
-        "--ServerApp.port=0", "--allow-root", "--IdentityProvider.token=lesson",
+        "--ServerApp.port=0", "--allow-root", "--IdentityProvider.token=lesson", f"--ServerApp.root_dir={tmp_path}",
     ]  # fmt: skip
     log = (tmp_path / "lab.log").open("w")
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)

@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from darts_core.view.layout import cell_layout
 from darts_core.view.palette import FONT, KIND_TITLES, colours
 from darts_core.view.svg import mix_svg
 
-HERE = Path(__file__).parent
 PLOTLY = "application/vnd.plotly.v1+json"
 STATIC = "application/vnd.darts.static+json"  # what a page without a kernel shows of a panel; read by the rendered site
 ADAPTER = """
@@ -70,8 +70,8 @@ class Ribbon(anywidget.AnyWidget):
         BadInput: the mix does not fit the cell.
     """
 
-    _esm = (HERE / "ribbon.js").read_text("utf-8") + ADAPTER
-    _css = (HERE / "ribbon.css").read_text("utf-8")
+    _esm = Path(__file__).with_name("ribbon.js").read_text("utf-8") + ADAPTER
+    _css = Path(__file__).with_name("ribbon.css").read_text("utf-8")
     cell = traitlets.Dict().tag(sync=True)
     weights = traitlets.List(traitlets.Float()).tag(sync=True)
     kept = traitlets.List(traitlets.Bool(), default_value=None, allow_none=True).tag(sync=True)
@@ -190,7 +190,7 @@ class LiveRun(ipywidgets.VBox):
         self.meter = ipywidgets.HTML("")
         self.buttons = {word: ipywidgets.Button(description=word) for word in ("Pause", "Resume", "Step", "Stop")}
         for word, button in self.buttons.items():
-            button.on_click(lambda _, kind=word.lower(): self.order(kind))
+            button.on_click(partial(self._press, word.lower()))
         self.rate = ipywidgets.FloatLogSlider(
             value=0.01, min=-4, max=0, step=0.1, description="alpha rate", continuous_update=False, readout_format=".4f"
         )
@@ -204,6 +204,9 @@ class LiveRun(ipywidgets.VBox):
         self._body = ipywidgets.VBox([])
         super().__init__([self.chip, controls, self.meter, self._body])
         self._thread.start()
+
+    def _press(self, kind: str, button: Any) -> None:
+        self.order(kind)
 
     def order(self, kind: str, name: str | None = None, value: float | str | None = None) -> str:
         """Give the search an order; it is carried out between two steps and then stands in its events."""
@@ -316,7 +319,7 @@ def _pictures(content: Mapping[str, Any]) -> list[str]:
 
 
 def _with_picture(bundle: Any, mime: str, content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The widget's own output and a picture beside it: Jupyter takes the widget, a page without a kernel the picture."""
+    """The widget's own output and a picture beside it: Jupyter takes the widget, a page without kernel the picture."""
     data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
     data = {key: value for key, value in data.items() if key != "text/html"}
     return {**data, mime: content}, metadata
