@@ -17,10 +17,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from darts_core import io
-from darts_core.config import EVALUATE, SearchConfig
+from darts_core import io, selection
+from darts_core.config import EVALUATE, SearchConfig, preset_named
 from darts_core.drive import new_run
-from darts_core.errors import BadInput
+from darts_core.errors import BadInput, unknown
 from darts_core.evaluation import EVALUATIONS, INHERITED, cell_named, evaluation_config
 from darts_core.genotype import Genotype
 from darts_core.runs import RunReader, RunWriter, free_group, runs_root
@@ -162,6 +162,68 @@ def add_to(app: typer.Typer, parts: Parts) -> None:
             parts.console.print(f"{path}: {best_guess(found)}", markup=False, soft_wrap=True)
         if as_json:
             print(json.dumps(told))
+
+    @app.command()
+    def select(
+        name: Annotated[str, typer.Option("--name", help="What to call it; all its runs begin with this.")],
+        preset: Annotated[str, typer.Option("--preset", help="Of the searches.")] = "laptop",
+        dataset: Annotated[str | None, typer.Option("--dataset", help="As for a search.")] = None,
+        path: Annotated[str | None, typer.Option("--path", help="Folder or file of the data set.")] = None,
+        seeds: Annotated[str, typer.Option("--seeds", help="Of the searches: 0-3, or 0,3,7.")] = "0-3",
+        train: Annotated[str, typer.Option("--train", help=f"Of the trainings: {', '.join(EVALUATIONS)}.")] = "quick",
+        brief: Annotated[int | None, typer.Option("--brief", help="Epochs of the short trainings.", min=1)] = None,
+        full: Annotated[int | None, typer.Option("--full", help="Epochs of the full ones.", min=1)] = None,
+        repeats: Annotated[int, typer.Option("--repeats", help="Full trainings of the chosen cell.", min=1)] = 3,
+        set_: Annotated[
+            list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting of the searches.")
+        ] = None,
+        set_train: Annotated[
+            list[str] | None, typer.Option("--set-train", metavar="NAME=VALUE", help="And one of the trainings.")
+        ] = None,
+        out: Annotated[Path, typer.Option("--out", help="Folder for NAME.json and NAME.svg.")] = Path("."),
+        runs: Runs = None,
+        as_json: Json = False,
+    ) -> None:
+        """The paper's protocol: search with several seeds, train each cell briefly, choose on validation, train fully.
+
+        [dim]The best of as many random cells goes through the same. Interrupted? The same command goes on.[/dim]
+        """
+        if not out.is_dir():
+            raise BadInput(out, "out", "is not there", "make the folder first")
+        if train not in EVALUATIONS:
+            raise unknown("select", "train", train, EVALUATIONS)
+        flags = {key: value for key, value in (("dataset", dataset), ("path", path)) if value is not None}
+        alone = {"retrain_epochs": 0, "random_cells": 0}  # what is trained here is trained below
+        config = preset_named(preset).config(**{**alone, **flags, **parts.assignments(set_)})
+        usual = EVALUATIONS[train].config().epochs
+        plan = selection.Plan(
+            name, config, parts.seeds(seeds), train, brief or max(1, usual // 6), full or usual, repeats,
+            parts.assignments(set_train),
+        )  # fmt: skip
+        say = lambda words: parts.console.print(words, markup=False, soft_wrap=True)  # noqa: E731
+        drive_it = lambda writer, settings: parts.run(writer, settings, False, False)  # noqa: E731
+        try:
+            found = selection.select(runs_root(runs), plan, drive_it, say)
+        except selection.Stopped as stopped:
+            say(str(stopped))
+            raise typer.Exit(1) from None
+        parts.console.print(chosen_table(found))
+        for file in selection.keep(found, out):
+            say(f"wrote {file}")
+        if as_json:
+            print(json.dumps(found))
+
+
+def chosen_table(found: Mapping[str, Any]) -> Table:
+    """What a selection found, for people."""
+    table = Table("", "chosen of", "validation, briefly trained", "test, fully trained", "parameters", box=None)
+    for kind, told in found["kinds"].items():
+        best = told["brief"][told["chosen"]]
+        table.add_row(
+            f"{kind}: {best['cell']}", f"{len(told['brief'])}", f"{100 * best['validation']:.2f} %",
+            f"{100 * told['mean']:.2f} % ± {100 * told['std']:.2f} ({len(told['test'])})", f"{told['parameters']:,}",
+        )  # fmt: skip
+    return table
 
 
 def tested(weights: Path, dataset: str | None, path: str | None) -> dict[str, Any]:

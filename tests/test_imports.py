@@ -42,6 +42,7 @@ TORCH = [
     {"together"},
     {"contest"},
     {"commands"},
+    {"selection"},
     {"net_commands"},
     {"text_commands"},
     {"__main__"},
