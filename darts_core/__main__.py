@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from darts_core import commands, io, net_commands, text_commands
+from darts_core import commands, io, method_commands, net_commands, text_commands
 from darts_core.commands import assignments as _assignments
 from darts_core.commands import seed_numbers as _seed_numbers
 from darts_core.config import EVALUATE, PRESETS, SearchConfig, catalogue, preset_named, settings_of
@@ -66,6 +66,7 @@ app = typer.Typer(
 
 app.add_typer(commands.tiny, name="tiny")
 app.command()(commands.compare)
+app.command()(method_commands.methods)
 
 
 class Patient(Console):
@@ -108,14 +109,18 @@ def search(
     space: Annotated[
         str | None, typer.Option("--space", help="darts, s1 to s4, nasbench201, tiny; for text: darts-rnn.")
     ] = None,
-    strategy: Annotated[str | None, typer.Option("--strategy", help="The search method.")] = None,
+    strategy: Annotated[str | None, typer.Option("--strategy", help="The search method; see: methods.")] = None,
+    with_: Annotated[
+        list[str] | None, typer.Option("--with", metavar="PART", help="A part to wear on top; may be repeated.")
+    ] = None,
     order: Annotated[
         str | None, typer.Option("--order", help="1: first order; 2: second order as published; exact.")
     ] = None,
     epochs: Annotated[str | None, typer.Option("--epochs", help="Passes over the weight split.")] = None,
     seed: Annotated[str | None, typer.Option("--seed", help="Decides every random number.")] = None,
     backend: Annotated[
-        str | None, typer.Option("--backend", help="How to compute: auto, reference, fast, compiled; on a GPU graph or triton.")
+        str | None,
+        typer.Option("--backend", help="How to compute: auto, reference, fast, compiled; on a GPU graph or triton."),
     ] = None,
     seeds: Annotated[
         str | None, typer.Option("--seeds", help="Several searches side by side, a run each: 0-4, or 0,3,7.")
@@ -143,6 +148,7 @@ def search(
         "path": path,
         "space": space,
         "strategy": strategy,
+        "parts": ",".join(with_) if with_ else None,
         "order": order,
         "epochs": epochs,
         "seed": seed,
@@ -415,10 +421,15 @@ def cost(
 
 
 @app.command()
-def settings(strategy: Annotated[str, typer.Option("--strategy")] = "darts") -> None:
+def settings(
+    strategy: Annotated[str, typer.Option("--strategy")] = "darts",
+    with_: Annotated[
+        list[str] | None, typer.Option("--with", metavar="PART", help="With the options of a part.")
+    ] = None,
+) -> None:
     """Every setting of a search: its default, range, and what it does."""
     table = Table("setting", "default", "range", "what it does", box=None)
-    for setting in settings_of(strategy).values():
+    for setting in settings_of(strategy, ",".join(with_ or ())).values():
         span = ", ".join(setting.choices) or setting.span
         table.add_row(setting.name + (" *" if setting.steer else ""), str(setting.default), span, setting.doc)
     console.print(table)

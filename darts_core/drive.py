@@ -323,6 +323,8 @@ def _search(course: Drive) -> Iterator[Any]:
         backend, why = _backend(wanted, _backend_before(writer), device.type)
         if not config.of_text and backend not in REFERENCE_TOO and not covers(config.search_space()):
             backend, why = "reference", " (this space has no faster form)"
+        if backend == "compiled" and (cannot := _beyond_the_kernel(config)):
+            backend, why = "fast", f" (the compiled one has no {cannot})"
         config = config.with_(backend=backend)
         words += f"; {backend} supernet{why}"
     tell(Phase("torch", words))
@@ -406,6 +408,18 @@ def _backend(wanted: str, before: str, device: str) -> tuple[str, str]:
     except BadInput as error:
         return "fast", f" ({error})"
     return "compiled", ""
+
+
+def _beyond_the_kernel(config: SearchConfig) -> str:
+    """What the method wants of the supernet that the compiled form does not have, in words; empty: nothing."""
+    from darts_core.nets.compiled import CANNOT
+    from darts_core.strategies import STRATEGIES, method_of
+
+    if STRATEGIES[config.strategy].baseline:
+        return ""
+    method = method_of(config)
+    wanted = set(method.net).union(*method.stages)
+    return ", ".join(sorted(name.replace("_", " ") for name in wanted & CANNOT))
 
 
 def _start(writer: RunWriter, say: Say, backend: str) -> tuple[State | None, Mapping[int, list[Order]]]:

@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # A room imports from rooms in earlier lines and from its own. Rooms of one line may import one another.
 PLAIN = [
-    {"errors", "seeds", "io", "space", "genotype", "config", "events", "derive", "legal", "zoo", "truth", "evaluation",
-     "torchfile"},
+    {"card", "errors", "seeds", "io", "space", "genotype", "config", "events", "derive", "legal", "zoo", "truth",
+     "evaluation", "torchfile"},
     {"cures", "stack"},
     {"cost"},
     {"estimate"},
@@ -41,7 +41,7 @@ TORCH = [
     {"drive"},
     {"together"},
     {"contest"},
-    {"commands"},
+    {"commands", "method_commands"},
     {"selection"},
     {"net_commands"},
     {"text_commands"},

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import process, stream
+from app import method_form, process, stream
 from app.choose import mine, trouble
 from app.forms import ask_all
 from app.live.price import price
@@ -109,11 +109,11 @@ def new_search() -> None:
 def all_settings(chosen: str, seen: bool, given: Mapping[str, Any]) -> None:
     """Every setting of a preset (`given`: what a lesson changed); while they are seen, what the search would cost."""
     values = PRESETS[chosen].watched(**given).to_dict()
-    choices = {"dataset": catalogue()["datasets"], "strategy": catalogue()["strategies"]}
-    options = settings_of(str(st.session_state.get(f"{chosen}-strategy", values["strategy"])))
-    said = ask_all(options, values, chosen, choices)
+    strategy, parts = method_form.choose(values, chosen)
+    options = {k: s for k, s in settings_of(strategy, parts).items() if k not in ("strategy", "parts")}
+    said = ask_all(options, values, chosen, {"dataset": catalogue()["datasets"]})
     try:
-        config = SearchConfig.from_dict(said)
+        config = SearchConfig.from_dict({**said, "strategy": strategy, "parts": parts})
     except BadInput as problem:
         if st.button("Start with these settings", type="primary", width="stretch", key=f"start-{chosen}"):
             trouble(problem)

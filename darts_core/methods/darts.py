@@ -9,8 +9,8 @@ from typing import Annotated
 
 import torch
 
+from darts_core.card import Card
 from darts_core.mix import Alphas, Mix
-from darts_core.search.card import Card
 from darts_core.search.hypergrad import HYPERGRADS, Order
 from darts_core.search.method import Method, Moment, softmax_rows
 from darts_core.search.option import Range

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from darts_core.search.card import Card
+from darts_core.card import Card
 from darts_core.search.hypergrad import HYPERGRADS, Order
 from darts_core.search.method import Method
 from darts_core.search.option import Choice, Range

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from darts_core.card import Card
 from darts_core.mix import Alphas, Mix
-from darts_core.search.card import Card
 from darts_core.search.method import Method, Moment, Stage, Trained, near_zero, softmax_rows, strongest_columns, without
 from darts_core.search.option import Fixed, Range
 from darts_core.search.parts import warm_up, worn

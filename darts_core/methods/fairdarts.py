@@ -12,10 +12,10 @@ from typing import Annotated
 import numpy as np
 import torch
 
+from darts_core.card import Card
 from darts_core.derive import strongest
 from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.mix import Alphas, as_arrays
-from darts_core.search.card import Card
 from darts_core.search.hypergrad import HYPERGRADS, Order
 from darts_core.search.method import Derive, Method, Trained, without
 from darts_core.search.option import Choice, Range

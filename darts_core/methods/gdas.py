@@ -10,8 +10,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from darts_core.card import Card
 from darts_core.mix import Alphas, Mix
-from darts_core.search.card import Card
 from darts_core.search.method import Method, Moment, gumbel_softmax, softmax_rows
 from darts_core.search.option import Range
 

@@ -11,9 +11,9 @@ from typing import Annotated
 import numpy as np
 import torch
 
+from darts_core.card import Card
 from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.mix import as_arrays
-from darts_core.search.card import Card
 from darts_core.search.hypergrad import HYPERGRADS, Order
 from darts_core.search.method import Derive, Method, Stage, Trained, near_zero, strongest_columns
 from darts_core.search.option import Fixed, Range

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import torch
 
+from darts_core.card import Card
 from darts_core.derive import Reading, with_none
 from darts_core.genotype import Genotype
 from darts_core.mix import Alphas, Mix, as_arrays
-from darts_core.search.card import Card
 from darts_core.search.method import Hyper, Method, Moment, Objective, Trained, gumbel_softmax, softmax_rows
 from darts_core.search.option import Range
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class Card(NamedTuple):
@@ -13,3 +14,10 @@ class Card(NamedTuple):
     differs: str  # from DARTS, in a sentence or two
     source: str  # paper, year, section; the code that was followed
     deviations: tuple[str, ...] = ()  # where this implementation differs from paper or code, and why
+
+
+def card_lines(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(heading, text) of a card in the order of reading."""
+    lines = [("equation", card["equation"]), ("beside DARTS", card["differs"]), ("source", card["source"])]
+    lines += [("here", text) for text in card.get("deviations", ())]
+    return lines + [("in our collapse setting", text) for text in card.get("measured", ())]
