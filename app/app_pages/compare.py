@@ -136,7 +136,7 @@ def cells(found: Sequence[Recorded]) -> None:
 
 def several_seeds(infos: Mapping[str, Mapping[str, Any]], known: Mapping[str, runs.Summary]) -> None:
     """Runs that differ by their seed alone, as one picture."""
-    groups = {names[0]: names for names in compare.groups(infos).values() if len(names) > 1}
+    groups = {names[0]: names for names in compare.seed_groups(infos).values()}
     if not groups:
         st.caption("There are no runs that differ by their seed alone. To make some:")
         st.code("python -m darts_core search --preset collapse --seeds 0-4", language=None)

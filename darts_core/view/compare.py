@@ -44,6 +44,18 @@ def groups(infos: Mapping[str, Info]) -> dict[str, list[str]]:
     return {key: sorted(names, key=lambda name: (infos[name]["seed"], name)) for key, names in found.items()}
 
 
+def seed_groups(infos: Mapping[str, Info]) -> dict[str, list[str]]:
+    """Groups of at least two seeds, one run for each seed: the newest, since a repeated seed is no further evidence."""
+    found = {}
+    for key, names in groups(infos).items():
+        newest: dict[int, str] = {}
+        for name in sorted(names, key=lambda name: infos[name]["created"]):
+            newest[int(infos[name]["seed"])] = name
+        if len(newest) > 1:
+            found[key] = [newest[seed] for seed in sorted(newest)]
+    return found
+
+
 def group_title(names: Sequence[str], infos: Mapping[str, Info]) -> str:
     """ "collapse-001: darts on digits, seeds 0 to 4" """
     info = infos[names[0]]
