@@ -328,6 +328,8 @@ class SearchConfig:
     def search_space(self) -> SearchSpace:
         if self.strategy == EVALUATE:
             return space_of(self.genotype())
+        if SPACES[self.space].chain:
+            return space_named(self.space, self.cells, reductions=self.reduction_cells())
         return space_named(self.space, self.nodes or None, reduce=self.reductions != "none")
 
     def genotype(self) -> Genotype:

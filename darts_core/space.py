@@ -7,7 +7,7 @@ Sources: DARTS (Liu et al. 2019, section 2.1); S1 to S4 of RobustDARTS (Zela et 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import comb, prod
 from typing import Any
@@ -30,9 +30,12 @@ DARTS_OPS = (
 )
 NASNET_OPS = ("sep_conv_7x7", "conv_7x1_1x7")  # of the cells of NASNet and AmoebaNet alone
 NAS201_OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")  # in the original's order
+MBCONV_OPS = (*(f"mbconv_{k}x{k}_e{e}" for k in (3, 5, 7) for e in (3, 6)), "skip_connect")  # ProxylessNAS
 BENCH_OPS = ("noise", "nor_conv_1x1", "nor_conv_3x3")  # of S4 and of NAS-Bench-201
 RNN_OPS = ("none", "tanh", "relu", "sigmoid", "identity")  # activation functions, in the original's order
-KNOWN_OPS = (*DARTS_OPS, *NASNET_OPS, *BENCH_OPS, *RNN_OPS[1:])  # the closed list of names that files may hold
+CHOICE_OPS = tuple(f"choice_{number}" for number in range(16))  # candidates of a `Choice` in a module of the user's own
+# The closed list of names that files may hold.
+KNOWN_OPS = (*DARTS_OPS, *NASNET_OPS, *BENCH_OPS, *RNN_OPS[1:], *MBCONV_OPS[:-1], *CHOICE_OPS)
 MAX_NODES = 12
 MAX_OPS = 32
 
@@ -141,6 +144,13 @@ def recurrent_cell(nodes: int, ops: Sequence[str] = RNN_OPS) -> CellSpec:
     return CellSpec(1, nodes, tuple(ops), edges, every, 1, tuple(range(1, nodes + 1)))
 
 
+def chain_cell(blocks: int, ops: Sequence[str], reductions: Collection[int]) -> CellSpec:
+    """A chain: block i is the one edge from state i to state i + 1. A block that changes the shape cannot be skipped."""
+    edges = tuple((i, i + 1) for i in range(blocks))
+    legal = tuple(tuple(op != "skip_connect" or i not in reductions for op in ops) for i in range(blocks))
+    return CellSpec(1, blocks, tuple(ops), edges, legal, None, (blocks,))
+
+
 @dataclass(frozen=True)
 class SpaceEntry:
     """A named space as people choose it: its operations, usual number of nodes and one sentence."""
@@ -151,6 +161,7 @@ class SpaceEntry:
     inputs: int = 2
     edges: Mapping[str, str] = field(default_factory=dict)  # kind -> per edge the operations it may hold: S1
     recurrent: bool = False  # a recurrent cell, for text; else cells for images
+    chain: bool = False  # a chain of blocks, each its own, in place of cells that are repeated
 
 
 _SHORT = {"m": "max_pool_3x3", "a": "avg_pool_3x3", "s": "skip_connect", "3": "sep_conv_3x3",
@@ -195,6 +206,10 @@ SPACES: Mapping[str, SpaceEntry] = {
         ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3"), 3,
         "The cell of NAS-Bench-201 with 4 operations: 4,096 cells; `tiny build --ops 4` trains them.", inputs=1,
     ),
+    "mbconv": SpaceEntry(
+        MBCONV_OPS, 8, "ProxylessNAS: a chain of blocks, each of its own kernel and expansion, or left out.", inputs=1,
+        chain=True,
+    ),
     "darts-rnn": SpaceEntry(
         RNN_OPS, 8, "The recurrent DARTS space, for text: 8 nodes, each a function of one earlier state.",
         inputs=1, recurrent=True,
@@ -202,8 +217,13 @@ SPACES: Mapping[str, SpaceEntry] = {
 }  # fmt: skip
 
 
-def space_named(name: str, nodes: int | None = None, reduce: bool = True) -> SearchSpace:
+def space_named(
+    name: str, nodes: int | None = None, reduce: bool = True, reductions: Collection[int] = ()
+) -> SearchSpace:
     """The space called `name`, with `nodes` nodes per cell (None: its usual number).
+
+    Args:
+        reductions: of a chain, the blocks (from 0) that halve the image: these cannot be left out.
 
     `reduce=False` leaves the reduction cell out, for stacks that have none: alphas that no loss reaches would only
     drift with the weight decay. Spaces whose cells have one input never have one: fixed blocks reduce there.
@@ -218,6 +238,8 @@ def space_named(name: str, nodes: int | None = None, reduce: bool = True) -> Sea
     most = entry.nodes if entry.edges else MAX_NODES
     if not 1 <= count <= most:
         raise BadInput("", "nodes", f"{count} nodes per cell is out of range for {name}", f"choose 1 to {most}")
+    if entry.chain:
+        return SearchSpace(name, {"chain": chain_cell(count, entry.ops, reductions)})
     if entry.recurrent:
         return SearchSpace(name, {"recurrent": recurrent_cell(count, entry.ops)})
     if entry.inputs == 1:

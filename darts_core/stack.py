@@ -40,3 +40,13 @@ def places(
         stack.append(Place(kind, channels, before, previous, shrunk))
         before, previous, shrunk = previous, channels * outputs[kind], kind == "reduce"
     return stack
+
+
+def chain_places(channels: int, blocks: int, reductions: Collection[int]) -> list[tuple[int, int, int]]:
+    """Per block of a chain its channels in, channels out and stride; a reduction halves the image and doubles them."""
+    found = []
+    for index in range(blocks):
+        out, stride = (2 * channels, 2) if index in reductions else (channels, 1)
+        found.append((channels, out, stride))
+        channels = out
+    return found

@@ -20,6 +20,7 @@ from darts_core.genotype import Genotype
 from darts_core.mix import Mix
 from darts_core.nets import weighted
 from darts_core.nets.bench201 import BenchNetwork, BenchSupernet
+from darts_core.nets.chain import ChainNetwork, ChainSupernet
 from darts_core.nets.compiled import CANNOT, CompiledSupernet
 from darts_core.nets.fast import FastSupernet, covers
 from darts_core.nets.fixed import Network
@@ -150,7 +151,7 @@ class ImageTask:
 
     def supernet(
         self, space: SearchSpace, *, more_cells: int = 0, **net: Any
-    ) -> Supernet | BenchSupernet | FastSupernet | CompiledSupernet:
+    ) -> Supernet | BenchSupernet | ChainSupernet | FastSupernet | CompiledSupernet:
         """In the form that the backend says; `auto`, which a driver settles beforehand, is `fast`, and so is `compiled`
         where the kernel has no form of a structural option (`nets.compiled.CANNOT`). Spaces that have no fast form run
         on the reference.
@@ -163,7 +164,7 @@ class ImageTask:
             BadInput: the compiled form is wanted, and it cannot be built here.
         """
         one_input = any(cell.inputs == 1 for cell in space.cells.values())
-        kind: Any = BenchSupernet if one_input else Supernet
+        kind: Any = ChainSupernet if "chain" in space.cells else BenchSupernet if one_input else Supernet
         reference = kind(space, **self.layout(more_cells), **net).to(self.device, self.dtype)
         if self.config.backend == "reference" or not covers(space):
             return reference
@@ -186,10 +187,10 @@ class ImageTask:
             raise BadInput("settings", "backend", "Triton is not installed", "choose graph, or install it") from error
         return weighted_triton
 
-    def network(self, genotype: Genotype, **net: Any) -> Network | BenchNetwork:
+    def network(self, genotype: Genotype, **net: Any) -> Network | BenchNetwork | ChainNetwork:
         """The network of a derived cell; `net` are further arguments of `Network`."""
         one_input = any(cell.inputs == 1 for cell in genotype.cells.values())
-        kind: Any = BenchNetwork if one_input else Network
+        kind: Any = ChainNetwork if "chain" in genotype.cells else BenchNetwork if one_input else Network
         return kind(genotype, **self.layout(), **net).to(self.device, self.dtype)
 
     def steps(self, split: Split) -> int:

@@ -13,6 +13,12 @@ from darts_core.errors import unknown
 
 SKIP_COLOUR = "#D55E00"  # reserved
 
+# Candidates of a `Choice`, by their number: no meaning of their own.
+CHOICE_COLOURS = (
+    "#4477AA", "#66CCEE", "#228833", "#CCBB44", "#AA3377", "#BBBBBB", "#332288", "#44AA99",
+    "#999933", "#882255", "#6699CC", "#DDCC77", "#AA4499", "#225555", "#7F7F5F", "#99DDFF",
+)  # fmt: skip
+
 OP_COLOURS: dict[str, str] = {
     "none": "#5F6368",
     "max_pool_3x3": "#56B4E9",
@@ -27,6 +33,13 @@ OP_COLOURS: dict[str, str] = {
     "noise": "#B7A99A",
     "nor_conv_1x1": "#88CCEE",
     "nor_conv_3x3": "#117733",
+    "mbconv_3x3_e3": "#A6DBA0",
+    "mbconv_3x3_e6": "#1B7837",
+    "mbconv_5x5_e3": "#9ECAE1",
+    "mbconv_5x5_e6": "#2171B5",
+    "mbconv_7x7_e3": "#DCC7E6",
+    "mbconv_7x7_e6": "#762A83",
+    **{f"choice_{n}": paint for n, paint in enumerate(CHOICE_COLOURS)},
     "tanh": "#0B6E8A",
     "relu": "#8C6BB1",
     "sigmoid": "#C2A500",
@@ -48,6 +61,8 @@ OP_MEANING: dict[str, str] = {
     "noise": "noise instead of its input",
     "nor_conv_1x1": "1x1 convolution",
     "nor_conv_3x3": "3x3 convolution",
+    **{f"mbconv_{k}x{k}_e{e}": f"inverted residual block, {k}x{k}, {e} times as wide" for k in (3, 5, 7) for e in (3, 6)},
+    **{f"choice_{n}": f"candidate {n} of a choice" for n in range(16)},
     "tanh": "squashes each number to -1 to 1",
     "relu": "cuts negative numbers off",
     "sigmoid": "squashes each number to 0 to 1",
@@ -58,7 +73,8 @@ KIND_TITLES: dict[str, str] = {
     "normal": "Normal cell",
     "reduce": "Reduction cell",
     "recurrent": "Recurrent cell",
-    "chain": "Chain",
+    "chain": "Chain of blocks",
+    "choices": "Choices",
 }
 
 # Colours of methods and runs where several are compared: none of an operation, each at least 3 : 1 on white and on
