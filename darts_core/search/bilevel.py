@@ -553,7 +553,8 @@ class Search:
             return loss._replace(value=loss.value + self.method.penalty(alphas, mix, self.moment("arch")))
 
         rate = self.rate() if rate is None else rate
-        return Objective(train, val, partial(self.ahead, rate), own, self.alphas, rate)
+        clip = self.config.clip if self.config.of_text else 0.0
+        return Objective(train, val, partial(self.ahead, rate), own, self.alphas, rate, clip)
 
     @contextmanager
     def weights_held(self) -> Iterator[None]:

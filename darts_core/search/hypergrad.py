@@ -5,6 +5,10 @@
 DARTS (Liu et al. 2019), equations 6 to 8. `unrolled` differentiates the inner product, which is exact;
 `unrolled_fd` is the paper's finite difference. The virtual step w' = w - xi * (momentum + grad + decay * w) follows the
 authors' code; only its gradient depends on alpha, so both share the formula above.
+
+Recurrent searches clip: w' = w - xi * (c g + decay * w) with c = min(1, clip / |g|). The authors' recurrent code clips
+v too, and takes c without its cap where it multiplies the second term, which a small gradient then blows up; and its
+virtual step leaves the matrix that embedding and decoder share where it was. Here c is capped and everything steps.
 """
 
 from __future__ import annotations
@@ -34,7 +38,9 @@ def unrolled(objective: Objective) -> Hyper:
     weights = {name: w.detach().requires_grad_() for name, w in objective.weights.items()}
     train = objective.train(weights, alphas)
     grads = torch.autograd.grad(train.value, list(weights.values()), create_graph=True, materialize_grads=True)
-    direct, v, loss = _validation(objective, objective.ahead(objective.weights, [g.detach() for g in grads]))
+    found = [g.detach() for g in grads]
+    direct, v, loss = _validation(objective, objective.ahead(objective.weights, _clipped(found, objective.clip)))
+    v = _through_clip(found, v, objective.clip)
     product = torch.stack([(g * vector).sum() for g, vector in zip(grads, v, strict=True)]).sum()
     implicit = torch.autograd.grad(product, alphas.tensors(), materialize_grads=True)
     return Hyper([d - objective.rate * h for d, h in zip(direct, implicit, strict=True)], loss)
@@ -48,12 +54,34 @@ def unrolled_fd(objective: Objective) -> Hyper:
     weights = {name: w.detach().requires_grad_() for name, w in objective.weights.items()}
     train = objective.train(weights, objective.alphas)
     grads = torch.autograd.grad(train.value, list(weights.values()), materialize_grads=True)
-    direct, v, loss = _validation(objective, objective.ahead(objective.weights, grads))
+    direct, v, loss = _validation(objective, objective.ahead(objective.weights, _clipped(grads, objective.clip)))
+    factor = _factor(grads, objective.clip) if objective.clip else 1.0  # of the second term, as published
+    v = _clipped(v, objective.clip)
     each = len(v) // objective.searches  # every search has a radius of its own
     radii = [RADIUS / joint_norm(v[first : first + each]) for first in range(0, len(v), each)]
     plus, minus = (_alpha_gradient(objective, v, [sign * r for r in radii]) for sign in (1, -1))
-    implicit = [(p - n) / (2 * r) for p, n, r in zip(plus, minus, _repeated(radii, len(plus)), strict=True)]
+    implicit = [factor * (p - n) / (2 * r) for p, n, r in zip(plus, minus, _repeated(radii, len(plus)), strict=True)]
     return Hyper([d - objective.rate * h for d, h in zip(direct, implicit, strict=True)], loss)
+
+
+def _factor(grads: Sequence[Tensor], limit: float) -> Tensor:
+    """c = min(1, limit / |grads|), 0-d."""
+    return (limit / (joint_norm(grads) + 1e-6)).clamp(max=1.0)
+
+
+def _clipped(grads: Sequence[Tensor], limit: float) -> list[Tensor]:
+    """`grads` scaled to a joint norm of at most `limit`; 0: as they are."""
+    return [_factor(grads, limit) * g for g in grads] if limit else list(grads)
+
+
+def _through_clip(grads: Sequence[Tensor], v: Sequence[Tensor], limit: float) -> list[Tensor]:
+    """v behind the clip -> before it: c (v - u <u, v>) with u = grads / |grads|, where the clip acts; v elsewhere."""
+    if not limit:
+        return list(v)
+    factor, norm = _factor(grads, limit), joint_norm(grads) + 1e-6
+    along = sum((g * x).sum() for g, x in zip(grads, v, strict=True)) / (joint_norm(grads) * norm)
+    along = torch.where(factor < 1, along, torch.zeros_like(factor))
+    return [factor * (x - along * g) for g, x in zip(grads, v, strict=True)]
 
 
 def _validation(objective: Objective, virtual: Weights) -> tuple[list[Tensor], list[Tensor], Loss]:

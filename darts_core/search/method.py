@@ -75,6 +75,7 @@ class Objective(NamedTuple):
     alphas: Alphas
     rate: float | Tensor  # a 0-d tensor where steps are replayed
     searches: int = 1
+    clip: float = 0.0  # largest norm of the virtual step's gradient; 0: not clipped (images, as the authors' code)
 
 
 class Hyper(NamedTuple):
