@@ -554,7 +554,7 @@ class Search:
 
         rate = self.rate() if rate is None else rate
         clip = self.config.clip if self.config.of_text else 0.0
-        return Objective(train, val, partial(self.ahead, rate), own, self.alphas, rate, clip)
+        return Objective(train, val, partial(self.ahead, rate), own, self.alphas, rate, clip=clip)
 
     @contextmanager
     def weights_held(self) -> Iterator[None]:
