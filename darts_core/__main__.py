@@ -67,6 +67,7 @@ app = typer.Typer(
 app.add_typer(commands.tiny, name="tiny")
 app.command()(commands.compare)
 app.command()(method_commands.methods)
+app.command()(commands.latency)
 
 
 class Patient(Console):

@@ -109,6 +109,29 @@ def compare(
     raise typer.Exit(1 if found.missing else 0)
 
 
+def latency(
+    preset: Annotated[str, typer.Option("--preset", help="Settings to start from.")] = "tiny",
+    space: Annotated[str | None, typer.Option("--space", help="The search space, say mbconv.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting.")] = None,
+) -> None:
+    """Measure how long each operation of a network takes on this machine, for searches with cost=latency.
+
+    [dim]Example: latency --space mbconv; then search --space mbconv --strategy proxyless --set cost=latency
+    --set price=0.1[/dim]
+    """
+    from darts_core import latency as measuring
+
+    changes = {**({"space": space} if space else {}), **assignments(set_)}
+    config = preset_named(preset).config(**changes)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task("measuring", total=None)
+        found = measuring.measure_all(config, lambda n, of: progress.update(bar, completed=n, total=of))
+    for item in {item.key: item for item in measuring.items(config.search_space(), config)}.values():
+        console.print(f"{item.key:44s} {1e6 * found['seconds'][item.key]:8.0f} us", markup=False)
+    console.print(f"kept in {measuring.table_path()}", markup=False, soft_wrap=True)
+
+
 def assignments(pairs: Sequence[str] | None) -> dict[str, str]:
     """Names and values of several NAME=VALUE."""
     found = {}

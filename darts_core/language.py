@@ -87,6 +87,10 @@ class LanguageTask:
         """The whole batch: its columns belong to the hidden state that is carried."""
         return batch
 
+    def costs(self, measure: str) -> Mapping[str, Tensor]:
+        what = "operations of a recurrent cell are all functions of numbers"
+        raise BadInput("settings", "price", f"{what}, and cost nearly the same", "set price=0")
+
     def carry(self, split: str) -> Tensor:
         """The hidden state before a text: zeros (columns, units)."""
         columns = self.plan.rows[split].shape[1]

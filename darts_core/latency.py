@@ -1,9 +1,9 @@
 """What each operation costs where it stands in the network: multiply-adds, or seconds measured on this machine.
 
-ProxylessNAS (Cai, Zhu, Han 2019, section 3.2) adds the expected latency of the sampled network to the loss, from a table
-of measured blocks. `python -m darts_core latency` measures here: every operation as a derived network holds it, one
-image at a time, in evaluation mode; the median of many runs. The table lies in the cache folder and says where and how it
-was made; another machine makes its own.
+ProxylessNAS (Cai, Zhu, Han 2019, section 3.2) adds the expected latency of the sampled network to the loss, from a
+table of measured blocks. `python -m darts_core latency` measures here: every operation as a derived network holds it,
+one image at a time, in evaluation mode; the median of many runs. The table lies in the cache folder and says where and
+how it was made; another machine makes its own.
 """
 
 from __future__ import annotations
@@ -68,16 +68,15 @@ def items(space: SearchSpace, config: SearchConfig) -> list[Item]:
             Item(kind, edge, o, op, c_in, c_out, stride, side) for o, op in enumerate(cell.ops) if cell.legal[edge][o]
         )
 
+    reductions = config.reduction_cells()
     if "chain" in space.cells:
-        for e, (c_in, c_out, stride) in enumerate(
-            chain_places(config.channels, config.cells, config.reduction_cells())
-        ):
+        for e, (c_in, c_out, stride) in enumerate(chain_places(config.channels, config.cells, reductions)):
             add("chain", e, c_in, c_out, stride, side)
             side = -(-side // stride)
         return found
     one_input = any(cell.inputs == 1 for cell in space.cells.values())
-    stack = places(config.channels, config.cells, config.reduction_cells(), config.channels, dict.fromkeys(space.cells, 1)) \
-        if not one_input else []  # fmt: skip
+    widths = dict.fromkeys(space.cells, 1)
+    stack = [] if one_input else places(config.channels, config.cells, reductions, config.channels, widths)
     for place in stack:
         cell = space.cells[place.kind]
         for e, (source, _) in enumerate(cell.edges):
@@ -87,7 +86,7 @@ def items(space: SearchSpace, config: SearchConfig) -> list[Item]:
         side = -(-side // 2) if place.reduces else side
     c = config.channels
     for index in range(config.cells if one_input else 0):
-        if index in config.reduction_cells():  # a fixed block halves the image in front of the cell
+        if index in reductions:  # a fixed block halves the image in front of the cell
             c, side = 2 * c, -(-side // 2)
         for e in range(len(space.cells["normal"].edges)):
             add("normal", e, c, c, 1, side)

@@ -32,6 +32,7 @@ from darts_core.methods.gdas import gdas
 from darts_core.methods.maxw import maxw
 from darts_core.methods.pcdarts import pcdarts
 from darts_core.methods.pdarts import pdarts
+from darts_core.methods.proxyless import proxyless
 from darts_core.methods.robustdarts import robustdarts
 from darts_core.methods.smoothdarts import smoothdarts
 from darts_core.methods.snas import snas
@@ -70,6 +71,7 @@ STRATEGIES: Mapping[str, Entry] = {
     "darts-pt": Entry(bilevel(dartspt), dartspt),
     "dr-nas": Entry(bilevel(drnas), drnas),
     "beta-darts": Entry(bilevel(betadarts), betadarts),
+    "proxyless": Entry(bilevel(proxyless), proxyless),
     "random": Entry(trials(random_search), random_search, baseline=True),
     "evolution": Entry(trials(evolution), evolution, baseline=True),
     "reinforce": Entry(trials(reinforce), reinforce, baseline=True),

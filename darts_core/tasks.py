@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from darts_core import latency
 from darts_core.config import SearchConfig
 from darts_core.data import Images, Plan, Stream
 from darts_core.data.plan import Split
@@ -54,6 +55,14 @@ class Task(Protocol):
 
     def batch(self, split: Split, epoch: int, index: int) -> Any:
         """A pure function of the seed and its arguments."""
+        ...
+
+    def costs(self, measure: str) -> Mapping[str, Tensor]:
+        """kind -> (edges, ops): what each operation costs in the whole network, "macs" or "latency" in seconds.
+
+        Raises:
+            BadInput: they are not known.
+        """
         ...
 
     def carry(self, split: str) -> Any:
@@ -101,6 +110,7 @@ class ImageTask:
     ) -> None:
         self.config, self.images = config, images
         self.space = config.search_space()
+        self._costs: dict[str, Mapping[str, Tensor]] = {}
         self.device, self.dtype = torch.device(device), dtype
         self.plan = Plan(
             images,
@@ -198,6 +208,12 @@ class ImageTask:
 
     def batch(self, split: Split, epoch: int, index: int) -> Batch:
         return self.plan.batch(split, epoch, index)
+
+    def costs(self, measure: str) -> Mapping[str, Tensor]:
+        if measure not in self._costs:
+            found = latency.costs(self.space, self.config, measure)
+            self._costs[measure] = {kind: torch.from_numpy(table) for kind, table in found.items()}
+        return self._costs[measure]
 
     def carry(self, split: str) -> None:
         return None

@@ -28,6 +28,7 @@ TINY: dict[str, dict[str, Any]] = {
     "darts-plus": {"skips": 100},
     "darts-pt": {"nodes": 2},
     "robust-darts": {"every": 1, "factor": 100, "drop_path": 0.2},
+    "proxyless": {"every": 1, "warm_up": 0.0, "backend": "reference"},
 }
 TIMES = {"seconds": 0.0}
 METHODS = [name for name, entry in STRATEGIES.items() if not entry.baseline]

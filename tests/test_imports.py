@@ -27,6 +27,7 @@ PLAIN = [
 TORCH = [
     {"ops", "mix", "optimise"},
     {"nets"},
+    {"latency"},
     {"data"},
     {"search.method"},                                           # the types of a search, before what uses them
     {"tasks", "language", "exhaustive"},

@@ -24,8 +24,8 @@ CARD = Card(
     "Cai, Zhu, Han: ProxylessNAS, ICLR 2019, sections 3.1 to 3.3; mit-han-lab/proxylessnas",
     (
         "The search space of the paper is `mbconv`; the method runs on every space.",
-        "The published search uses Adam with betas (0, 0.999) and no decay for the alphas, and label smoothing in weight "
-        "steps: set a_beta1=0 and a_decay=0; there is no label smoothing here.",
+        "The published search uses Adam with betas (0, 0.999) and no decay for the alphas, and smooths labels in "
+        "weight steps: set a_beta1=0 and a_decay=0; labels are not smoothed here.",
         "The cost term is the paper's linear one; the code's other form multiplies the loss.",
         "Shown is softmax(alpha): the supernet was trained one path at a time, so its own accuracy under that mix says "
         "little.",
@@ -72,8 +72,8 @@ def proxyless(
             raise BadInput("settings", "price", "costs of this search are not known", "set price=0")
         table = {kind: t.to(zero) for kind, t in moment.costs(cost).items()}
         even = {kind: t.float() / t.sum(-1, keepdim=True).clamp(min=1) for kind, t in alphas.legal.items()}
-        reference = target * sum((even[kind] * table[kind]).sum() for kind in table)
-        expected = sum((mix.ops[kind] * table[kind]).sum() for kind in table)
+        reference = target * torch.stack([(even[kind] * table[kind]).sum() for kind in table]).sum()
+        expected = torch.stack([(mix.ops[kind] * table[kind]).sum() for kind in table]).sum()
         return price * (expected - reference) / reference
 
     return Method(relax=relax, settle=keeps_mass, when=when, penalty=penalty)

@@ -495,6 +495,8 @@ class Search:
             space=self.space,
             stage_epoch=self.epoch - self.first_epoch(self.stage),
             stage_epochs=last - self.first_epoch(self.stage),
+            step=done,
+            costs=self.task.costs,
         )
         return self.replay.watched(moment)
 

@@ -47,6 +47,8 @@ class Moment(NamedTuple):
     space: SearchSpace | None = None
     stage_epoch: int = 0  # epochs of the present stage before this one
     stage_epochs: int = 1
+    step: int = 0  # steps before this one, counted from the start of the search
+    costs: Callable[[str], Mapping[str, Tensor]] | None = None  # "macs" or "latency" -> kind -> (edges, ops)
 
     @property
     def share(self) -> float:

@@ -61,7 +61,7 @@ OP_MEANING: dict[str, str] = {
     "noise": "noise instead of its input",
     "nor_conv_1x1": "1x1 convolution",
     "nor_conv_3x3": "3x3 convolution",
-    **{f"mbconv_{k}x{k}_e{e}": f"inverted residual block, {k}x{k}, {e} times as wide" for k in (3, 5, 7) for e in (3, 6)},
+    **{f"mbconv_{k}x{k}_e{e}": f"inverted residual, {k}x{k}, {e} times as wide" for k in (3, 5, 7) for e in (3, 6)},
     **{f"choice_{n}": f"candidate {n} of a choice" for n in range(16)},
     "tanh": "squashes each number to -1 to 1",
     "relu": "cuts negative numbers off",
