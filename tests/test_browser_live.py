@@ -322,6 +322,33 @@ def test_steering_is_acknowledged_with_a_step_and_marked_on_every_chart(browser:
             )
 
 
+def test_an_operation_is_banned_by_a_click_on_the_edge_and_branch_from_here_opens_at_that_epoch(
+    browser: Browser, server: Server
+) -> None:
+    with writing(server, "edges", 4000, 20), visit(browser, server, "/?run=edges") as page:
+        wait_for_step(page, 50)
+        wait_for_charts(page)
+        page.locator(f"{BOARD} .rb-edge").nth(2).focus()
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Ban skip_connect on this edge").click()
+        answer = page.locator(f"{BOARD} .db-steering").get_by_text("ban skip_connect: applied at step")
+        expect(answer).to_be_visible(timeout=10_000)
+        step = int(answer.inner_text().rsplit(" ", 1)[1])
+        told = [event for event in runs.RunReader(server.runs, "edges").events()[0] if event["type"] == "applied"]
+        assert [(e["kind"], e["name"], e["value"], e["step"]) for e in told] == [
+            ("ban", "normal-0-3", "skip_connect", step)
+        ]
+        plot = page.locator(f"{BOARD} [data-chart=loss] .js-plotly-plot")
+        until(lambda: any(mark.get("x0") == step for mark in shapes(plot)), 5 * patience(), "a mark in the loss")
+        expect(page.get_by_role("button", name="Reset edge")).to_be_visible()
+        assert "pinned to sep_conv_3x3 by hand" in str(
+            page.locator(f"{BOARD} .rb-edge").nth(2).get_attribute("aria-label")
+        )
+        page.get_by_role("button", name="Branch from here").click()
+        expect(page.get_by_test_id("stPopoverBody")).to_be_visible(timeout=10_000)
+        expect(page.get_by_test_id("stPopoverBody")).to_contain_text("There is no checkpoint yet")
+
+
 def shapes(plot: Any) -> list[dict[str, Any]]:
     return plot.evaluate("plot => (plot.layout.shapes ?? []).map(shape => ({...shape}))")
 

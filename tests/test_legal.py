@@ -31,6 +31,7 @@ CELL = SPACE.cells["normal"]
 PIN = Order("pin", "pin", "normal-0-2", "skip_connect")
 BAN = Order("ban", "ban", "normal-1-3", "max_pool_3x3")
 RESET = Order("reset", "reset", "normal-0-2")
+EIGHT = {"epochs": 1, "batch": 4, "arch_batch": 4, "channels": 4}  # eight steps before any method may stop by itself
 
 
 def row(*ops: str) -> np.ndarray:
@@ -135,7 +136,7 @@ def told(found: Iterator[Any]) -> tuple[list[Step], list[Applied], list[bytes]]:
 
 @ALL
 def test_a_pinned_edge_holds_one_operation_from_the_next_step_on(name: str, backend: str) -> None:
-    settings = config(strategy=name)
+    settings = config(strategy=name, **EIGHT)
     steps, answers, _ = told(events(settings, {2: [PIN, BAN], 4: [RESET]}))
     assert [(a.step, a.accepted) for a in answers] == [(2, True), (2, True), (4, True)]
     cell = settings.search_space().cells["normal"]
@@ -151,18 +152,20 @@ def test_a_pinned_edge_holds_one_operation_from_the_next_step_on(name: str, back
 
 @ALL
 def test_logits_of_operations_that_are_not_legal_stand_still(name: str) -> None:
-    settings = config(strategy=name, epochs=1, a_decay=0.1)
+    settings = config(strategy=name, a_decay=0.1, **EIGHT)
     steps, _, _ = told(events(settings, {2: [PIN]}))
     cell = settings.search_space().cells["normal"]
     pinned, skip = cell.edges.index((0, 2)), cell.ops.index("skip_connect")
     dead = [op for op in range(len(cell.ops)) if op != skip]
     alphas = np.stack([step.alphas["normal"][pinned][dead] for step in steps])
-    assert (alphas[1:] == alphas[1]).all() and not (alphas[0] == alphas[1]).all()
+    assert (alphas[1:] == alphas[1]).all()
+    if name == "darts":  # others begin with steps of the weights alone
+        assert not (alphas[0] == alphas[1]).all()
 
 
 @ALL
 def test_a_search_with_pins_that_is_resumed_equals_one_never_stopped(name: str, backend: str) -> None:
-    settings = config(strategy=name)
+    settings = config(strategy=name, **EIGHT)
     orders = {1: [PIN], 3: [BAN], 5: [RESET]}
     whole, _, states = told(events(settings, orders))
     for at in (2, 3, 6):  # between the orders, at one, and after all of them

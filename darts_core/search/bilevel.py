@@ -453,7 +453,9 @@ class Search:
         yield Epoch(self.epoch, self.step, metrics, found, genotype.to_json(), said, seconds)
         if LEVELS.index(collapse.level) > LEVELS.index(level_before):
             what = "identities" if self.config.of_text else "skip connections"
-            reason = f"{collapse.derived_skips} of {collapse.derived_edges} derived edges are {what}"
+            rise = f"the validation loss stands {found['valid_rise']:.2f} above its minimum"
+            counted = f"{collapse.derived_skips} of {collapse.derived_edges} derived edges are {what}"
+            reason = f"{counted}, mean weight {collapse.mean_skip_weight:.0%}; {rise}"
             yield Alarm(self.step, self.epoch, collapse.level, reason)
         text = self.task.sampled(self.net, mix, seed(self.config.seed, "sample", self.epoch))
         if text is not None:
