@@ -10,9 +10,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from darts_core.card import Card
 from darts_core.errors import BadInput
 from darts_core.mix import Alphas, Mix
-from darts_core.card import Card
 from darts_core.search.method import Method, Moment, softmax_rows
 from darts_core.search.option import Choice, Range
 
