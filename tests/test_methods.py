@@ -451,3 +451,12 @@ def test_an_adaptive_search_goes_back_and_is_resumed_exactly_from_every_epoch() 
         kept = {e: d for _, e, _, d in states[: n + 1]}
         rest = run(from_bytes(data, "memory"), kept)
         assert [e for e in rest if isinstance(e, Step)] == steps[step:], f"from step {step}"
+
+
+def test_a_card_says_what_a_recorded_comparison_found() -> None:
+    from tools.catalogue import measured
+
+    outcome = {"skips": 6, "edges": 6, "accuracy": 0.8}
+    row = {"method": "darts", "outcomes": [outcome, {**outcome, "skips": 5, "accuracy": 0.9}]}
+    assert measured(row).startswith("2 seeds") and "6 5 skips of 6, nothing else in 1" in measured(row)
+    assert measured(row).endswith("0.850 (0.800 to 0.900)")

@@ -1,4 +1,4 @@
-"""The documentation's example of a method of one's own: its file and its line are put into a copy, and it runs there."""
+"""The documentation's example of a method of one's own: its file and line are put into a copy, and it runs there."""
 
 from __future__ import annotations
 
