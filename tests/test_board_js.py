@@ -462,6 +462,23 @@ def test_a_long_history_is_whole_soon(plotly_kept: Any) -> None:
         assert board(page, "b.records.count") == 5000
 
 
+@pytest.mark.slow
+def test_a_run_of_50_000_steps_scrubs_within_50_ms(plotly_kept: Any) -> None:
+    """The middle of 15 moves, all panels of each: other processes share the cores."""
+    stage = made_up_run("s2", count=50_000, finished=True)
+    with opened(plotly_kept, stage) as page:
+        expect(page.locator(BOARD)).to_have_attribute("data-shown", "50000", timeout=30_000)
+        times = page.evaluate("""() => Array.from({length: 15}, (_, i) => {
+            const { board } = document.querySelector('.darts-board');
+            const began = performance.now();
+            board.goToIndex(Math.floor((board.records.count - 2) * ((i * 7) % 15) / 15));
+            board.advance(began);
+            board.draw(began);
+            return performance.now() - began;
+        })""")
+        assert sorted(times)[7] < 50, times
+
+
 def test_rows_through_the_page_serve_where_routes_do_not(plotly_kept: Any) -> None:
     stage = made_up_run(count=60)
     stage.change(rows=True, refusal=(404, "no routes here"))
