@@ -710,3 +710,32 @@ def test_a_real_search_is_paused_steered_stopped_and_its_kill_is_survived(browse
         page.get_by_role("button", name="Stop it").click()
         expect(page.get_by_test_id("stMain").get_by_text("stopped", exact=True).first).to_be_visible(timeout=30_000)
         until(lambda: not searches(own.runs), 20, "the process is gone")
+
+
+# 18 Soak ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_watching_for_long_grows_neither_the_page_nor_the_server(browser: Browser, server: Server) -> None:
+    """$DARTS_SOAK seconds of a running search (600 for the whole check): heap below 60 MB more, server below 30 MB."""
+    seconds = float(os.environ.get("DARTS_SOAK", "60"))
+    with writing(server, "soak", 1_000_000, 20), visit(browser, server, "/?run=soak") as page:
+        wait_for_step(page, 100)
+        wait_for_charts(page)
+        session = page.context.new_cdp_session(page)
+        assert server.process is not None
+        process = psutil.Process(server.process.pid)
+
+        def sizes() -> tuple[float, float]:
+            session.send("HeapProfiler.collectGarbage")
+            heap = session.send("Runtime.getHeapUsage")["usedSize"]
+            family = [process, *process.children(recursive=True)]
+            return heap / 1e6, sum(member.memory_info().rss for member in family) / 1e6
+
+        heap, memory = sizes()
+        step = newest(page)
+        page.wait_for_timeout(1000 * seconds)
+        later_heap, later_memory = sizes()
+        assert newest(page) > step + seconds, "it was watched"
+        assert later_heap - heap < 60, f"{heap:.0f} MB of heap, then {later_heap:.0f}"
+        assert later_memory - memory < 30, f"{memory:.0f} MB of the server, then {later_memory:.0f}"
