@@ -6,6 +6,9 @@ read at its column modulo C. Sums are in float32 (float64 for float64 maps) what
 deviations of blocks of rows are merged as Chan, Golub and LeVeque (1983) do, which loses no digits to large means.
 """
 
+# pyright: reportArgumentType=false, reportMissingImports=false, reportGeneralTypeIssues=false
+# Triton wants its compile-time arguments called constexpr, and takes plain numbers; it is not installed everywhere.
+
 from __future__ import annotations
 
 from collections.abc import Sequence
