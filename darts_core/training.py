@@ -51,7 +51,6 @@ class Options:
     schedule: str
     train_on: str
     test_every: int
-    precision: str
     stream: bool
     workers: int
     jitter: bool
@@ -73,7 +72,6 @@ def training(
         "all: every training image, measured on test images; split: the weights' share, measured on the other.",
     ] = "all",
     test_every: Annotated[int, Range(1, 1000), "Epochs between measurements; the last is always measured."] = 1,
-    precision: Annotated[str, Choice("float32", "bfloat16"), "Numbers that the network computes with."] = "float32",
     stream: Annotated[bool, "Read images from their folder while training, instead of holding them in memory."] = False,
     workers: Annotated[int, Range(0, 64), "Processes that read images ahead, where they are streamed."] = 0,
     jitter: Annotated[bool, "Text: stretches of varying length (normal, deviation 5), as the original trains."] = False,
@@ -190,7 +188,7 @@ class Training:
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy of both heads, and the share of images named rightly; 0-d each."""
         drop_rate = self.options.drop_path * self.epoch / self.config.epochs  # 0 at first, never quite the full rate
-        kind, half = self.task.device.type, self.options.precision == "bfloat16"
+        kind, half = self.task.device.type, self.config.precision == "bfloat16"
         with torch.autocast(kind, torch.bfloat16, enabled=half):
             if isinstance(self.net, Network):
                 logits, extra = self.net.both(images, drop_rate)
