@@ -210,8 +210,8 @@ def test_the_catalogue_is_the_one_that_the_registries_make() -> None:
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 CALLS = {"eval", "exec", "execfile", "__import__", "torch.load", "torch.save", "os.system", "os.popen", "st.html"}
 METHODS = {"extractall", "unsafe_load", "full_load"}
-# The reader of released checkpoints: every name in a file leads to an inert stand-in, in a process with limits. Its test
-# writes such files.
+# The reader of released checkpoints: every name in a file leads to an inert stand-in, in a process with limits.
+# Its test writes such files.
 ALLOWED = {
     "darts_core/torchfile.py": {"pickle"},
     "tests/test_import_pt.py": {"pickle", "torch.save", "eval", "__import__", "os.system"},
