@@ -1,11 +1,14 @@
-"""DARTS Workbench: `load(path)` gives a trained network to use; everything else is imported from its module."""
+"""DARTS Workbench: `load(path)` gives a trained network to use, `Choice` marks a choice in a module of your own;
+everything else is imported from its module.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from darts_core.choices import Choice as Choice
     from darts_core.model_file import Model
 
 
@@ -20,3 +23,11 @@ def load(path: str | Path) -> Model:
     from darts_core.model_file import load as load_model  # torch comes with it, so only now
 
     return load_model(path)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Choice":
+        from darts_core.choices import Choice  # torch comes with it, so only now
+
+        return Choice
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -36,6 +36,7 @@ TORCH = [
     {"training"},
     {"language_training"},
     {"strategies"},
+    {"choices"},
     {"calibrate"},
     {"evaluate", "evaluate_text"},
     {"model_file", "import_pt", "network_files"},
