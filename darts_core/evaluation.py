@@ -29,7 +29,8 @@ _TEXT: Mapping[str, Scalar] = {
 }  # fmt: skip
 _PAPER_TEXT: Mapping[str, Scalar] = {
     "batch": 64, "bptt": 35, "jitter": True, "epochs": 8000, "dropout": 0.75, "dropout_input": 0.75,
-    "dropout_embedding": 0.2, "dropout_words": 0.1, "slowness": 1e-3, "activation": 0.0, "test_columns": 1, "seed": 1267,
+    "dropout_embedding": 0.2, "dropout_words": 0.1, "slowness": 1e-3, "activation": 0.0, "test_columns": 1,
+    "seed": 1267,
 }  # fmt: skip
 
 EVALUATIONS: Mapping[str, Preset] = {

@@ -74,7 +74,7 @@ def templates(ops: Sequence[str]) -> dict[str, Template]:
 
 
 def cost_templates() -> dict[str, Template]:
-    """ "parameters" and "macs": what the mixture costs, and the cell that would be derived; columns of `tables.costs`."""
+    """ "parameters" and "macs": what the mixture costs, and the cell derived now; columns of `tables.costs`."""
     rule = "Solid: the cell derived now. Dashed: one operation per edge, drawn by its weight; all edges count."
     return {
         "parameters": _figure(
@@ -96,7 +96,7 @@ def text_templates() -> dict[str, Template]:
         "line": {"color": MUTED, "width": 2, "dash": "dot"},
         "hovertemplate": "no model can be below %{y:.3f}<extra></extra>",
     }  # fmt: skip
-    about = "Among how many equally likely tokens the model seems to choose. Dotted: the language's own floor, if known."
+    about = "Among how many equally likely tokens the model seems to choose. Dotted: the language's floor, if known."
     return {
         "perplexity": _figure(
             "Perplexity", about, [*_pair("perplexity", ".2f"), floor], {"yaxis": {"type": "log", "rangemode": "normal"}}

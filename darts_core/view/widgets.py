@@ -110,13 +110,13 @@ class Chart(go.FigureWidget):
 
     def __init__(self, *words: Any, **more: Any) -> None:
         super().__init__(*words, **more)
-        self._config = {**(self._config or {}), "displayModeBar": False}  # its buttons would lie over the title
-        if not self.layout.meta:  # the figures of `view.figures` bring their own look
+        self._config = {"displayModeBar": False}  # its buttons would lie over the title
+        if not self.to_plotly_json()["layout"].get("meta"):  # the figures of `view.figures` bring their own look
             self.update_layout(template="plotly_white", margin={"l": 56, "r": 16, "t": 48, "b": 44})
             self.update_layout(font_family=FONT, title_font_size=15)
 
     def _repr_mimebundle_(self, *args: Any, **words: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        return _with_picture(super()._repr_mimebundle_(*args, **words), PLOTLY, json.loads(self.to_json()))
+        return _with_picture(super()._repr_mimebundle_(*args, **words), PLOTLY, json.loads(str(self.to_json())))
 
     def put(self, *series: tuple[Sequence[float], Sequence[float]]) -> None:
         """New (x, y) for the first traces, in one message to the page."""
@@ -148,7 +148,7 @@ def static(widget: Any) -> dict[str, Any]:
     if isinstance(widget, Ribbon):
         return {"svg": mix_svg(widget.spec, widget.mix(), widget.title, widget.kept)}
     if isinstance(widget, Chart):
-        return {"plotly": json.loads(widget.to_json())}
+        return {"plotly": json.loads(str(widget.to_json()))}
     if isinstance(widget, ipywidgets.Box):
         side = "row" if isinstance(widget, ipywidgets.HBox) else "column"
         return {side: [static(child) for child in widget.children]}

@@ -27,7 +27,6 @@ import ipywidgets
 import numpy as np
 import torch
 
-from darts_core import data
 from darts_core.config import preset_named
 from darts_core.methods import betadarts, darts, fairdarts, maxw, pcdarts
 from darts_core.mix import Alphas
