@@ -48,8 +48,7 @@ class Choice(nn.Module):
         """The candidates' outputs, added up by the weights of this moment; those of weight 0 are not left out."""
         if self.row is None:
             raise BadInput("Choice", "", "is called outside a search", "make a plain module of it first: chosen(...)")
-        terms = [self.row[n] * op(x) for n, op in enumerate(self.candidates)]
-        return sum(terms[1:], terms[0])
+        return torch.stack([self.row[n] * op(x) for n, op in enumerate(self.candidates)]).sum(0)
 
 
 def choices_in(model: nn.Module) -> dict[str, Choice]:
@@ -188,7 +187,8 @@ def chosen(model: nn.Module, genotype: Genotype) -> nn.Module:
         raise BadInput("genotype", "", "is not of this module", "search its own choices first")
     small = copy.deepcopy(model)
     for name, op in zip(choices_in(model), ops_of(cell, genotype.cells[KIND]), strict=True):
-        winner = small.get_submodule(name).candidates[CHOICE_OPS.index(op)]  # type: ignore[index]
+        place: Any = small.get_submodule(name)
+        winner: nn.Module = place.candidates[CHOICE_OPS.index(op)]
         if not name:
             return winner
         setattr(small.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], winner)

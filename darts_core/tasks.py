@@ -180,7 +180,7 @@ class ImageTask:
             return reference
         if self.config.backend == "compiled" and not CANNOT & set(net):
             return CompiledSupernet(reference, Kernels(build.build()))
-        second = bool(self.config.hessian_every) or self.config.options.get("order") == "exact"
+        second = self.config.options.get("order") == "exact"
         return FastSupernet(reference, second, self.sums() if self.config.backend == "triton" else None)
 
     def sums(self) -> Any:

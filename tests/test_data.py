@@ -22,6 +22,7 @@ from darts_core.data import DATASETS, Images, Plan, load
 from darts_core.data.images import mean_and_std, resized, shares
 from darts_core.data.plan import GAMMA, below, default_pad, hole, permutation, scrambled, uniform
 from darts_core.data.sources import Archive, Files, digits_table
+from darts_core.data.text import TEXTS
 from darts_core.seeds import seed as seed_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -143,9 +144,9 @@ def test_resizing_is_antialiased():
 
 def test_every_data_set_is_in_the_catalogue_and_in_the_readme():
     catalogue = json.loads((ROOT / "darts_core" / "catalogue.json").read_text(encoding="utf-8"))
-    assert list(catalogue["datasets"]) == list(DATASETS)
+    assert list(catalogue["datasets"]) == [*DATASETS, *TEXTS]
     table = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
-    for name, source in DATASETS.items():
+    for name, source in {**DATASETS, **TEXTS}.items():
         assert f"| `{name}` |" in table and source.doc.endswith(".")
 
 

@@ -16,6 +16,7 @@ from darts_core.errors import BadInput
 from darts_core.events import Result, Step
 from darts_core.genotype import Genotype
 from darts_core.latency import costs, items, module, multiply_adds
+from darts_core.methods.pcdarts import pcdarts
 from darts_core.methods.proxyless import keeps_mass, proxyless
 from darts_core.mix import Alphas, Mix
 from darts_core.nets.chain import ChainNetwork, ChainSupernet
@@ -221,12 +222,7 @@ def test_costs_of_cells_are_sums_over_their_places(space: str, reductions: str) 
 def test_a_method_that_needs_cells_is_refused_on_a_chain_in_a_sentence() -> None:
     settings = config(space="mbconv", cells=3, strategy="pc-darts", share=2)
     with pytest.raises(BadInput, match="chain"):
-        Search(
-            lambda **o: __import__("darts_core.methods.pcdarts", fromlist=["x"]).pcdarts(**o),
-            task(settings),
-            settings,
-            Host(),
-        )
+        Search(pcdarts, task(settings), settings, Host())
 
 
 def test_a_proxyless_search_ends_with_a_chain() -> None:

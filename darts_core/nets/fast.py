@@ -16,7 +16,8 @@ all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -318,6 +319,22 @@ class FastCell(nn.Module):
                 for edge, y in zip(fan.edges, found.unbind(3), strict=True):
                     terms[self.cell.edges[edge][1] - self.cell.inputs].append(y)
         return torch.cat([states[i] for i in self.cell.output], dim=1)
+
+
+@contextmanager
+def for_second_derivatives(net: nn.Module) -> Iterator[None]:
+    """Inside, the fast supernet takes the forms whose second derivatives are cheap; any other net stays as it is.
+
+    A probe's wish must not change the rounding of the search's own steps, so it is granted for the probe alone.
+    """
+    plain = [fan for fan in net.modules() if isinstance(fan, Fan) and not fan.twice]
+    for fan in plain:
+        fan.twice = True
+    try:
+        yield
+    finally:
+        for fan in plain:
+            fan.twice = False
 
 
 class FastSupernet(nn.Module):

@@ -41,6 +41,7 @@ from darts_core.events import (
 from darts_core.genotype import Genotype
 from darts_core.legal import ON_EDGES, edge_named, row_after
 from darts_core.mix import Alphas, Mix, as_arrays
+from darts_core.nets.fast import for_second_derivatives
 from darts_core.optimise import Adam, Momentum, clipped, joint_norm
 from darts_core.search import probes
 from darts_core.search.method import (
@@ -586,7 +587,9 @@ class Search:
             batch = self.task.part(batch, self.config.hessian_batch)
         own: Weights = {name: p.detach() for name, p in self.params.items()}
         loss = lambda mix: self.evaluate(own, mix, batch, "read", "arch").value  # noqa: E731
-        return probes.alpha_hessian(loss, lambda alphas: self.relax(alphas, "read"), self.alphas, self.config.a_decay)
+        read = lambda alphas: self.relax(alphas, "read")  # noqa: E731
+        with for_second_derivatives(self.net):
+            return probes.alpha_hessian(loss, read, self.alphas, self.config.a_decay)
 
     # -- orders and state
 

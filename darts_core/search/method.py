@@ -154,10 +154,13 @@ def softmax_rows(alphas: Alphas, temperature: float = 1.0) -> dict[str, Tensor]:
 
 
 def _softmax(rows: Tensor, legal: Tensor) -> Tensor:
-    """Softmax over the legal entries of each row; a row without any, an edge that was taken out, is 0."""
-    masked = rows.masked_fill(~legal, -torch.inf)
+    """Softmax over the legal entries of each row; a row without any, an edge that was taken out, is 0.
+
+    No branch on whether there is such a row: that would make the CPU wait for the device.
+    """
     empty = ~legal.any(-1, keepdim=True)
-    return torch.softmax(masked.masked_fill(empty, 0.0), dim=-1) * ~empty if bool(empty.any()) else masked.softmax(-1)
+    masked = rows.masked_fill(~legal, -torch.inf).masked_fill(empty, 0.0)
+    return masked.softmax(-1).masked_fill(empty, 0.0)
 
 
 def gumbel_softmax(alphas: Alphas, temperature: float, moment: Moment) -> dict[str, Tensor]:

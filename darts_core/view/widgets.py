@@ -120,8 +120,9 @@ class Chart(go.FigureWidget):
 
     def put(self, *series: tuple[Sequence[float], Sequence[float]]) -> None:
         """New (x, y) for the first traces, in one message to the page."""
+        traces: Any = self.data
         with self.batch_update():
-            for trace, (x, y) in zip(self.data, series, strict=False):
+            for trace, (x, y) in zip(traces, series, strict=False):
                 trace.x, trace.y = np.asarray(x), np.asarray(y)
 
 
@@ -300,8 +301,9 @@ class LiveRun(ipywidgets.VBox):
         kind = next(iter(self.space.cells))
         table = tables.columns(steps, reader.layout.metrics, events, self.space, kind)
         for chart in self.charts.values():
+            traces: Any = chart.data
             with chart.batch_update():
-                for trace in chart.data:
+                for trace in traces:
                     x, y = (table.get(trace.meta[axis], np.array([])) for axis in ("x", "column"))
                     trace.x, trace.y = x, y
 
