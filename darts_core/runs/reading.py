@@ -16,7 +16,18 @@ import numpy as np
 
 from darts_core import io
 from darts_core.errors import BadInput, unknown
-from darts_core.events import CHANGES, Applied, Checkpoint, Failure, Finished, Interrupted, Line, Phase, from_json
+from darts_core.events import (
+    CHANGES,
+    NAMES,
+    Applied,
+    Checkpoint,
+    Failure,
+    Finished,
+    Interrupted,
+    Line,
+    Phase,
+    from_json,
+)
 from darts_core.runs import checkpoints as saved
 from darts_core.runs.records import (
     AGAIN,
@@ -96,6 +107,10 @@ def existing(root: Path, name: str) -> Path:
 # What the lines add up to -----------------------------------------------------------------------------------
 
 
+# The lines that `Story.then` looks at
+TELLING = frozenset(NAMES[kind] for kind in (Phase, Applied, Checkpoint, Finished, Failure, Interrupted))
+
+
 @dataclass(frozen=True)
 class Story:
     """What the first `lines` lines add up to, which take `offset` bytes."""
@@ -112,8 +127,8 @@ class Story:
     edited: bool = False
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)  # file -> its last event
 
-    def then(self, event: Line, when: float) -> Story:
-        """The story with one more line, written at `when` (unix seconds)."""
+    def then(self, event: Line | None, when: float) -> Story:
+        """The story with one more line, written at `when` (unix seconds); None: it says nothing of that."""
         told = replace(self, lines=self.lines + 1, ending="", reason="")
         match event:
             case Phase():
@@ -273,8 +288,9 @@ class RunReader:
             found, offset = self.events(story.offset)
             if found and found[0]["n"] != story.lines:
                 raise BadInput(path, "n", f"line {found[0]['n']} stands where line {story.lines} should", AGAIN)
-            for line in found:
-                story = story.then(from_json(line, path), line["time"])
+            for line in found:  # checked already; only those that tell of the state become events
+                told = from_json(line, path) if line["type"] in TELLING else None
+                story = story.then(told, line["time"])
             if offset == story.offset:
                 break
             story = replace(story, offset=offset)
