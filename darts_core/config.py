@@ -459,7 +459,7 @@ _SHORT = {
 }  # fmt: skip
 # The alphas of the collapse lesson learn slowly and with the paper's long Adam memory (beta2 0.999). Without label
 # noise the alpha gradient is soon noise around zero: fast alphas (0.1, beta2 0.95) then wander, and one control in
-# twenty ended at 5 or 6 skips of 6 by chance; these did in 1 of 80, and with noise 30 of 30 searches still collapse.
+# twenty ended at 5 or 6 skips of 6 by chance; these did in 1 of 70, and with noise 30 of 30 searches still collapse.
 _S2 = {
     **_SHORT, "a_lr": 0.03, "a_beta2": 0.999, "dataset": "digits", "space": "s2", "nodes": 3, "cells": 4,
     "reductions": "none", "channels": 8,

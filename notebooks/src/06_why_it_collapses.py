@@ -218,7 +218,7 @@ Chart(
 #
 # Change the cause and watch. Each press starts a real search of its own (half a minute); run several, with different
 # seeds, before you believe anything. In our measurements 30 of 30 searches with 40 % noise ended with five or six skips of six,
-# and 1 of 80 with clean labels. Repairs are the subject of notebook 07.
+# and 1 of 70 with clean labels. Repairs are the subject of notebook 07.
 
 # %%
 noise = ipywidgets.FloatSlider(value=0.4, min=0, max=0.6, step=0.1, description="label noise")
