@@ -56,7 +56,7 @@ def cures(config: Mapping[str, Any], space: SearchSpace, mixes: Mapping[str, np.
                 "clean",
                 "Clean labels",
                 "No label is replaced any more: the cause goes.",
-                "From the first epoch on, 79 of 80 searches with clean labels did not collapse.",
+                "From the first epoch on, 69 of 70 searches with clean labels did not collapse.",
                 {"label_noise": 0.0},
             )
         )
