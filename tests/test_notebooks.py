@@ -196,7 +196,8 @@ def test_in_jupyterlab_a_search_moves_the_ribbon_with_an_idle_kernel_and_obeys(
     )
     page.wait_for_timeout(4000)
     moves = page.evaluate("window.moves.size")
-    idle = page.get_by_text("Python 3 (ipykernel) | Idle").count()
+    # between two messages of the widgets; a cell that computed would keep it busy to its end
+    page.wait_for_function("() => /\\(ipykernel\\) \\| Idle/.test(document.body.innerText)", timeout=10_000)
     page.get_by_role("button", name="Pause", exact=True).click()
     page.wait_for_function("() => /\\bpaused\\b/.test(document.body.innerText)", timeout=10_000)
     page.get_by_role("button", name="Resume", exact=True).click()
@@ -206,7 +207,6 @@ def test_in_jupyterlab_a_search_moves_the_ribbon_with_an_idle_kernel_and_obeys(
     page.wait_for_function("() => /\\bstopped\\b/.test(document.body.innerText)", timeout=30_000)
     took = time.monotonic() - asked
     assert moves >= 8, f"{moves} movements in 4 s"
-    assert idle, "the kernel was busy while the search ran"
     assert took < 2 * float(os.environ.get("DARTS_TEST_PATIENCE", "5")), f"stopping took {took:.1f} s"
     events = next((tmp_path / "runs").iterdir()) / "events.jsonl"
     said = [json.loads(line) for line in events.read_text("utf-8").splitlines()]
