@@ -28,6 +28,7 @@ from darts_core.optimise import Momentum, clipped
 from darts_core.search.bilevel import VALIDATE_AT_MOST
 from darts_core.search.state import State
 from darts_core.seeds import seed
+from darts_core.space import SearchSpace
 from darts_core.tasks import ImageTask, as_mix, image_task
 from darts_core.training import network
 
@@ -55,15 +56,23 @@ def compare(
     known = {(t.role, t.index) for t in done}
     if mix is not None and {("supernet", 0), ("pruned", 0)} - known:
         yield from _supernets(task, clean, state, mix, genotype, known, supernet())
+    for other, role, index in to_train(config, task.space, genotype, known):
+        yield train(clean, config, other, role, index)
+
+
+def to_train(
+    config: SearchConfig, space: SearchSpace, genotype: Genotype, known: set[tuple[str, int]]
+) -> Iterator[tuple[Genotype, str, int]]:
+    """(cell, role, index) of what is still to be trained: the derived cell and random ones in turn."""
     if not config.retrain_epochs:
         return
     rng = random.Random(seed(config.seed, "random cells"))
     for index in range(max(1, config.random_cells)):
-        other = random_genotype(task.space, rng)  # drawn in any case, so that the next one is the same after a resume
+        other = random_genotype(space, rng)  # drawn in any case, so that the next one is the same after a resume
         if ("derived", index) not in known:
-            yield train(clean, config, genotype, "derived", index)
+            yield genotype, "derived", index
         if index < config.random_cells and ("random", index) not in known:
-            yield train(clean, config, other, "random", index)
+            yield other, "random", index
 
 
 def _supernets(

@@ -6,7 +6,6 @@ Perplexity is exp(mean nats per target).
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,8 +16,9 @@ from darts_core.config import SearchConfig
 from darts_core.data.text_plan import TextPlan
 from darts_core.derive import one_hot
 from darts_core.errors import BadInput
+from darts_core.evaluate import to_train
 from darts_core.events import Result, Trained
-from darts_core.genotype import Genotype, random_genotype
+from darts_core.genotype import Genotype
 from darts_core.language import LanguageTask, perplexity, regularised, scored
 from darts_core.language_training import VALID_COLUMNS, score
 from darts_core.mix import Mix
@@ -44,15 +44,8 @@ def compare(
     known = {(t.role, t.index) for t in done}
     if mix is not None:
         yield from _supernets(task, config, state, mix, genotype, known, supernet())
-    if not config.retrain_epochs:
-        return
-    rng = random.Random(seed(config.seed, "random cells"))
-    for index in range(max(1, config.random_cells)):
-        other = random_genotype(task.space, rng)  # drawn in any case, so that the next one is the same after a resume
-        if ("derived", index) not in known:
-            yield train(task, config, genotype, "derived", index)
-        if index < config.random_cells and ("random", index) not in known:
-            yield train(task, config, other, "random", index)
+    for other, role, index in to_train(config, task.space, genotype, known):
+        yield train(task, config, other, role, index)
 
 
 def _supernets(

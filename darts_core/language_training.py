@@ -25,6 +25,7 @@ from darts_core.nets.fixed import parameters
 from darts_core.nets.recurrent import RecurrentNetwork, zero_carry
 from darts_core.optimise import Momentum, clipped
 from darts_core.search.bilevel import Host, Snapshot
+from darts_core.search.pace import Pace
 from darts_core.search.state import State
 from darts_core.seeds import seed
 from darts_core.training import Training, training
@@ -110,7 +111,7 @@ class LanguageTraining(Training):
         )  # fmt: skip
         self.total = sum(self.plan.steps("all", epoch) for epoch in range(config.epochs))
         self.step = self.epoch = self.index = 0
-        self.due, self.began = 0.0, time.perf_counter()
+        self.pace, self.began = Pace(), time.perf_counter()
         self.history: list[dict[str, Any]] = []
         self.sums: dict[str, float] = {}
         self.carry = self.fresh()

@@ -30,11 +30,11 @@ from darts_core.nets.fixed import Network, parameters
 from darts_core.optimise import Momentum, clipped
 from darts_core.search.bilevel import Host, Snapshot, cosine
 from darts_core.search.option import Choice, Range
+from darts_core.search.pace import Pace
 from darts_core.search.state import State
 from darts_core.seeds import seed
 from darts_core.tasks import ImageTask
 
-LONGEST_WAIT = 1.0  # seconds: orders are heard at least this often, however slow the pace
 FALL = 0.97  # per epoch, of the ImageNet schedule
 
 
@@ -109,7 +109,7 @@ class Training:
         self.steps = task.steps(self.split)
         self.total = config.epochs * self.steps
         self.step = self.epoch = self.index = 0
-        self.due, self.began = 0.0, time.perf_counter()
+        self.pace, self.began = Pace(), time.perf_counter()
         self.history: list[dict[str, Any]] = []
         self.sums: dict[str, float] = {}
         self.mix = {k: cell.legal_array().astype(np.float32) for k, cell in task.space.cells.items()}
@@ -135,7 +135,7 @@ class Training:
                         yield Snapshot(self.state(), "stop")
                         yield from self.end(stopped=True)
                         return
-                self.keep_pace()
+                self.pace.keep(self.config.pace)
                 yield self.one_step()
             yield from self.ends_epoch(time.perf_counter() - began)
             yield Snapshot(self.state(), "epoch")
@@ -149,13 +149,6 @@ class Training:
     def ends_epoch(self, seconds: float) -> Iterator[Event]:
         """What is told at the end of an epoch."""
         yield self.end_epoch(seconds)
-
-    def keep_pace(self) -> None:
-        """Wait where the next step would come sooner than asked for. Nothing but time depends on it."""
-        if self.config.pace > 0:
-            now = time.monotonic()
-            time.sleep(min(max(0.0, self.due - now), LONGEST_WAIT))
-            self.due = max(now, self.due) + 1 / self.config.pace
 
     def rate(self) -> float:
         """The learning rate of this epoch, a closed form."""

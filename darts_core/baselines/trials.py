@@ -28,8 +28,9 @@ from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.legal import ON_EDGES, edge_named, row_after
 from darts_core.mix import Alphas, as_arrays
 from darts_core.optimise import Adam
-from darts_core.search.bilevel import ARCHITECTURE_STEP, LEVELS, LONGEST_WAIT, Host, Snapshot, Strategy
+from darts_core.search.bilevel import ARCHITECTURE_STEP, LEVELS, Host, Snapshot, Strategy
 from darts_core.search.method import restricted, softmax_rows
+from darts_core.search.pace import Pace
 from darts_core.search.state import State
 from darts_core.seeds import seed
 from darts_core.space import SearchSpace
@@ -78,7 +79,7 @@ class Trials:
         self.current: Genotype | None = None
         self.history: list[dict[str, Any]] = []
         self.sums: dict[str, float] = {}
-        self.due = 0.0
+        self.pace = Pace()
         self.scorer: Scorer = self._scorer()
 
     def _scorer(self) -> Scorer:
@@ -114,7 +115,7 @@ class Trials:
                         yield Snapshot(self.state(), "stop")
                         yield self.result(stopped=True)
                         return
-                self.keep_pace()
+                self.pace.keep(self.config.pace)
                 yield self.one_step()
             yield from self.end_epoch(time.perf_counter() - began)
             yield Snapshot(self.state(), "epoch")
@@ -123,13 +124,6 @@ class Trials:
     def enough(self) -> bool:
         """Have all trials been made that were asked for?"""
         return 0 < self.how.trials <= len(self.past)
-
-    def keep_pace(self) -> None:
-        """Wait where the next step would come sooner than asked for. Nothing but time depends on it."""
-        if self.config.pace > 0:
-            now = time.monotonic()
-            time.sleep(min(max(0.0, self.due - now), LONGEST_WAIT))
-            self.due = max(now, self.due) + 1 / self.config.pace
 
     def one_step(self) -> Step:
         """One step of the present trial; a new trial begins where the last one ended."""

@@ -57,6 +57,7 @@ from darts_core.search.method import (
     Weights,
     restricted,
 )
+from darts_core.search.pace import Pace
 from darts_core.search.parts import method_from
 from darts_core.search.replay import Replay, Unread
 from darts_core.search.state import State
@@ -65,7 +66,6 @@ from darts_core.tasks import Batch, Task
 
 VALIDATE_AT_MOST = 2000  # images of the architecture split measured at the end of an epoch
 LEVELS = ("healthy", "drifting", "collapsed")
-LONGEST_WAIT = 1.0  # seconds: orders are heard at least this often, however slow the pace
 ARCHITECTURE_STEP = 1  # flag of a step record
 REPLAYED = ("graph", "triton")  # backends that replay whole steps
 OUTSIDE = ("w_lr", "w_lr_min", "a_lr", "pace")  # settings that reach a step as tensors, or not at all
@@ -160,7 +160,7 @@ class Search:
         self.carry = self.no_carry()
         self.open: deque[Launched] = deque()  # steps that may not be finished yet, oldest first
         self.behind = 1 if task.device.type == "cuda" else 0  # steps that a GPU may be behind: it is never idle then
-        self.due = 0.0  # earliest time of the next step (time.monotonic), where a pace is asked for
+        self.pace = Pace()
         self.history: list[dict[str, Any]] = []
         self.sums: dict[str, float] = {}
 
@@ -225,7 +225,7 @@ class Search:
                         yield Snapshot(self.state(), "stop")
                         yield self.result(stopped=True)
                         return
-                self.keep_pace()
+                self.pace.keep(self.config.pace)
                 before = self.replay.reason
                 self.open.append((yield from self.host.launch(self)))
                 if self.replay.reason != before:
@@ -274,13 +274,6 @@ class Search:
                 self.sgd.buffers = self.net.pack(dict(began.carry(momentum, shapes, draw())))
             self.adam.first, self.adam.second, self.adam.steps = adam.first, adam.second, adam.steps
         return StageStarted(stage, self.step, began.reason)
-
-    def keep_pace(self) -> None:
-        """Wait where the next step would come sooner than asked for. Nothing but time depends on it."""
-        if self.config.pace > 0:
-            now = time.monotonic()
-            time.sleep(min(max(0.0, self.due - now), LONGEST_WAIT))
-            self.due = max(now, self.due) + 1 / self.config.pace
 
     def one_step(self) -> Step:
         """One architecture step (where the method wants one), then one weight step."""
