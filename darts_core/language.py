@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -159,9 +158,7 @@ class LanguageTask:
 
 def scored(said: Decoded, batch: TextBatch) -> tuple[Tensor, Tensor]:
     """Cross-entropy in nats per token, and the share of targets that the model finds likeliest."""
-    logits, targets = said.logits.flatten(0, 1), batch.targets.reshape(-1)
-    accuracy = (logits.detach().argmax(-1) == targets).float().mean()
-    return F.cross_entropy(logits, targets), accuracy
+    return said.scored(batch.targets)
 
 
 def regularised(nats: Tensor, said: Decoded, activation: float, slowness: float) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.mix import Mix
+from darts_core.nets import decoder
 from darts_core.nets.fixed import parameters
 from darts_core.nets.recurrent import (
     ACTIVATIONS,
@@ -203,3 +204,29 @@ def test_states_are_bounded_in_norm_and_small_ones_left_alone() -> None:
     h = torch.tensor([[3.0, 4.0], [0.3, 0.4]])
     torch.testing.assert_close(bounded(h, 2.0), torch.tensor([[1.2, 1.6], [0.3, 0.4]]))
     assert bounded(h, 0.0) is h
+
+
+@pytest.mark.parametrize("at_a_time", [40, 1 << 20])
+def test_cross_entropy_in_pieces_equals_that_of_all_logits_to_the_second_derivative(
+    at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, "AT_A_TIME", at_a_time)
+    torch.manual_seed(0)
+    wide = torch.float64
+    inputs = [torch.randn(*shape, dtype=wide, requires_grad=True) for shape in ((10, 3, 4), (7, 4), (7,))]
+    targets = torch.randint(7, (10, 3))
+    found = []
+    for form in (decoder.cross_entropy, whole_table):
+        loss, accuracy = form(*inputs, targets)
+        first = torch.autograd.grad(loss.square(), inputs)
+        again = torch.autograd.grad(form(*inputs, targets)[0], inputs, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in again), inputs)  # type: ignore[arg-type]
+        found.append([loss, accuracy.to(wide), *first, *again, *second])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def whole_table(states: Tensor, words: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    logits = torch.nn.functional.linear(states, words, bias)
+    accuracy = (logits.argmax(-1) == targets).double().mean()
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()), accuracy

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from darts_core.errors import BadInput
 from darts_core.genotype import CellGenes, Genotype
 from darts_core.mix import Mix
+from darts_core.nets.decoder import cross_entropy
 from darts_core.space import CellSpec, SearchSpace
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -41,11 +42,21 @@ class Rates(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What the language model says of a sequence."""
+    """What the language model says of a sequence; the table of all logits is made when somebody asks for it."""
 
-    logits: Tensor  # (T, B, V)
     raw: Tensor  # (T, B, n), the cell's states
     dropped: Tensor  # (T, B, n), the same behind the output dropout
+    words: Tensor  # (V, n) and
+    bias: Tensor  # (V,), the decoder
+
+    @property
+    def logits(self) -> Tensor:
+        """(T, B, V)"""
+        return F.linear(self.dropped, self.words, self.bias)
+
+    def scored(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Targets (T, B) -> mean cross-entropy in nats per token, and the share of targets found likeliest."""
+        return cross_entropy(self.dropped, self.words, self.bias, targets)
 
 
 class Masks(NamedTuple):
@@ -200,7 +211,7 @@ class LanguageModel(nn.Module):
         masks = Masks(*(drawn(rate, x, B, n) if rate else None for rate in (rates.cell_input, rates.hidden)))
         raw = run(x, carry, masks)
         dropped = raw * drawn(rates.output, raw, 1, B, n) if rates.output else raw
-        return Decoded(F.linear(dropped, self.words, self.bias), raw, dropped)
+        return Decoded(raw, dropped, self.words, self.bias)
 
     def pack(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors under the names that files hold -> under this net's names: here they are the same."""
