@@ -5,18 +5,13 @@ Input that cannot be used ends with one sentence on stderr and exit code 2.
 
 from __future__ import annotations
 
-import io as memory
 import json
-import math
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from darts_core import commands, io, method_commands, net_commands, text_commands
@@ -30,31 +25,18 @@ from darts_core.errors import BadInput
 from darts_core.events import (
     CHANGES,
     KINDS,
-    Alarm,
-    Applied,
-    Epoch,
-    Failure,
-    Interrupted,
-    Line,
     Order,
-    Phase,
-    Result,
-    Resumed,
-    Sample,
-    Step,
-    Trained,
-    order_words,
 )
 from darts_core.export import EXPORTS, format_named
 from darts_core.export import export as export_bytes
 from darts_core.genotype import Genotype
 from darts_core.legal import ON_EDGES, edge_named, row_after
+from darts_core.reporting import PROGRAM, Reporter, console, draw, into_log, print_runs, progress_bars
 from darts_core.runs import RunReader, RunWriter, free_group, list_runs, runs_root, send_order, trash
 from darts_core.space import SearchSpace
 from darts_core.together import drive_together, lane_config, members
 from darts_core.zoo import genotype_named, zoo
 
-PROGRAM = "python -m darts_core"
 app = typer.Typer(
     help="Differentiable architecture search: search, watch, steer, derive. Start with:  search --preset tiny",
     no_args_is_help=True,
@@ -69,16 +51,6 @@ app.command()(commands.compare)
 app.command()(method_commands.methods)
 app.command()(commands.latency)
 
-
-class Patient(Console):
-    """A console whose listener may go away (say, `| head`): it falls silent, and the search goes on."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        sys.stdout = memory.StringIO()  # or the interpreter would complain when it closes the real one
-
-
-console = Patient(highlight=False)
 
 Runs = Annotated[
     str | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs (default: data/runs, or $DARTS_RUNS).")
@@ -329,7 +301,7 @@ def derive(
     if as_json:
         print(json.dumps(genotype.to_json()))
     else:
-        _draw(genotype)
+        draw(genotype)
 
 
 @app.command()
@@ -383,7 +355,7 @@ def list_(runs: Runs = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([row._asdict() for row in rows]))
     else:
-        _print_runs(rows)
+        print_runs(rows)
 
 
 @app.command()
@@ -461,14 +433,14 @@ def _run(
     """Drive an open run with a progress bar (or, quiet, into its log), and say how it ended."""
     name, root = writer.name, writer.root
     if quiet:
-        _into_log(writer.folder / "log.txt")
-    with _progress() as progress:
+        into_log(writer.folder / "log.txt")
+    with progress_bars() as progress:
         code = drive(writer, config, Reporter(name, progress), orders)
     reader = RunReader(root, name)
     status = reader.status()
     genotype = _genotype_of(reader, None) if status.step and status.state in ("finished", "stopped") else None
     if genotype is not None and config.strategy != EVALUATE:
-        _draw(genotype)
+        draw(genotype)
     if status.state == "interrupted":
         console.print(
             f"stopped at step {status.step}, nothing is lost; go on with:  {PROGRAM} resume {name}",
@@ -493,12 +465,12 @@ def _run_together(
     """Drive open runs side by side, a progress bar each, and say how they ended."""
     root = writers[0].root
     if quiet:
-        _into_log(writers[0].folder / "log.txt")
-    with _progress() as progress:
+        into_log(writers[0].folder / "log.txt")
+    with progress_bars() as progress:
         says = [Reporter(w.name, progress, c.seed, w is writers[0]) for w, c in zip(writers, configs, strict=True)]
         codes = drive_together(writers, configs, says)
     rows = [RunReader(root, writer.name).summary() for writer in writers]
-    _print_runs(rows)
+    print_runs(rows)
     if any(row.state == "interrupted" for row in rows):
         words = f"stopped, nothing is lost; go on with all of them:  {PROGRAM} resume {group}   or with one by its name"
         console.print(words, markup=False, soft_wrap=True)
@@ -524,121 +496,6 @@ def _resume_group(root: Path, name: str, group: Sequence[RunReader], as_json: bo
             writer.close()
         raise
     raise typer.Exit(_run_together(name, writers, configs, as_json))
-
-
-class Reporter:
-    """Says events to a person: a bar for steps, a line per epoch, a sentence for what is rare.
-
-    `seed`: of a search that has others beside it; the `first` of them alone says what all have in common.
-    """
-
-    def __init__(self, run: str, progress: Progress, seed: int | None = None, first: bool = True) -> None:
-        self.progress, self.first = progress, first
-        self.prefix = "" if seed is None else f"seed {seed}: "
-        self.bar = progress.add_task(run, total=None)
-
-    def __call__(self, event: Step | Line) -> None:
-        if isinstance(event, Step):
-            self.progress.update(self.bar, completed=event.step)
-        if isinstance(event, Phase):
-            self.progress.update(self.bar, total=event.total_steps)
-        if isinstance(event, Failure):
-            if not self.prefix:  # others go on
-                self.progress.stop()
-            print(self.prefix + event.message, file=sys.stderr)
-            print(event.traceback, file=sys.stderr, end="")
-        elif (text := said(event)) and (self.first or not isinstance(event, Phase)):
-            self.progress.console.print(self.prefix + text, markup=False, soft_wrap=True)
-
-
-def said(event: Step | Line) -> str:
-    """An event as a line for people; empty for what happens all the time."""
-    match event:
-        case Phase():
-            return f"{event.name}: {event.message}"
-        case Epoch():
-            m, c = event.metrics, event.collapse
-            if "entropy" not in event.probes and "valid_perplexity" not in m:  # nothing is searched
-                held = f", validation {m['valid_accuracy']:.3f}" if "valid_accuracy" in m else ""
-                learned = f"training loss {m.get('train_loss', 0):.3f}, accuracy {m.get('train_accuracy', 0):.3f}"
-                return f"epoch {event.epoch + 1:3d}: {learned}{held}, {event.seconds:.1f} s"
-            if "valid_perplexity" in m:
-                return (
-                    f"epoch {event.epoch + 1:3d}: training perplexity {m.get('train_perplexity', math.nan):.2f}, "
-                    f"validation {m['valid_perplexity']:.2f}{_floor(m)}, "
-                    f"{_searched(event)}{event.seconds:.1f} s"
-                )
-            eigen = f", eigenvalue {event.probes['eigenvalue']:.2f}" if "eigenvalue" in event.probes else ""
-            eigen += f", by the table {event.probes['truth_accuracy']:.3f}" if "truth_accuracy" in event.probes else ""
-            return (
-                f"epoch {event.epoch + 1:3d}: training accuracy {m.get('train_accuracy', 0):.3f}, "
-                f"validation {m.get('valid_accuracy', 0):.3f}, "
-                f"{c['derived_skips']} of {c['derived_edges']} derived edges are skip ({c['level']}), "
-                f"entropy {event.probes['entropy']:.2f}{eigen}, {event.seconds:.1f} s"
-            )
-        case Sample():
-            return f"  it writes: {' / '.join(event.text.splitlines())[:150]}"
-        case Alarm():
-            return f"{event.level}: {event.reason} (step {event.step})"
-        case Applied():
-            what = order_words(event.kind, event.name, event.value)
-            return f"{what}: applied at step {event.step}" if event.accepted else f"{what}: refused, {event.reason}"
-        case Resumed():
-            return f"resumed: {event.message}"
-        case Trained():
-            what = {"supernet": "supernet as searched", "pruned": "pruned at once, not retrained"}.get(event.role)
-            what = what or f"{event.role} cell {event.index + 1}, trained {event.epochs} epochs from scratch"
-            held = event.test_accuracy is None  # chosen by validation: the test images are for the end
-            accuracy = (
-                f"validation accuracy {event.accuracy:.3f}" if held else f"test accuracy {event.test_accuracy:.3f}"
-            )
-            if "test_perplexity" in event.metrics:
-                accuracy = f"test perplexity {event.metrics['test_perplexity']:.2f}"
-            return f"{what}: {accuracy} ({event.parameters:,} parameters, {event.seconds:.1f} s)"
-        case Result():
-            return f"result after step {event.step}" + (" (stopped)" if event.stopped else "")
-        case Interrupted():
-            return f"interrupted by {event.reason} after step {event.step}"
-    return ""
-
-
-def _searched(event: Epoch) -> str:
-    """How the cell of a recurrent search stands; nothing where none is searched."""
-    c = event.collapse
-    if "entropy" not in event.probes:
-        return ""
-    skips = f"{c['derived_skips']} of {c['derived_edges']} derived edges are identity ({c['level']})"
-    return f"{skips}, entropy {event.probes['entropy']:.2f}, "
-
-
-def _floor(metrics: Mapping[str, float]) -> str:
-    """The lowest possible perplexity, where it is known."""
-    return f" (no model can be below {metrics['floor_perplexity']:.2f})" if "floor_perplexity" in metrics else ""
-
-
-def _progress() -> Progress:
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-
-    class WithRate(Progress):
-        def get_renderables(self):  # type: ignore[no-untyped-def]
-            for task in self.tasks:
-                task.fields["rate"] = f"{task.speed:.1f} steps/s" if task.speed else ""
-            yield from super().get_renderables()
-
-    return WithRate(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _into_log(path: Path) -> None:
-    """From now on everything printed goes to the run's log."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    fd = io.append_fd(path)
-    os.dup2(fd, 1)
-    os.dup2(fd, 2)
-    os.close(fd)
 
 
 def _preset_config(name: str, changes: Mapping[str, Any]) -> SearchConfig:
@@ -723,40 +580,6 @@ def _compared(one: RunReader, other: RunReader) -> dict[str, Any]:
         "steps": count,
         "message": f"identical: all {count} recorded steps are equal byte for byte",
     }
-
-
-def _draw(genotype: Genotype) -> None:
-    """The derived cell in text: per node its operations and sources."""
-    for kind, cell in genotype.cells.items():
-        outside = ("c_{k-2}", "c_{k-1}") if cell.inputs == 2 else ("input",)
-
-        def named(state: int, outside: tuple[str, ...] = outside) -> str:
-            return outside[state] if state < len(outside) else f"node {state - len(outside)}"
-
-        console.print(f"{kind} cell", style="bold")
-        for node, genes in enumerate(cell.nodes):
-            parts = [f"{g.op}({named(g.source)})" for g in genes]
-            console.print(f"  node {node} = {' + '.join(parts) or 'nothing'}", markup=False, soft_wrap=True)
-        joined = "mean of " if kind == "recurrent" else ""
-        console.print(f"  output = {joined}{', '.join(map(named, cell.output))}", markup=False)
-
-
-def _print_runs(rows: Sequence[Any]) -> None:
-    if not rows:
-        console.print(f"no runs yet; start one:  {PROGRAM} search --preset tiny", markup=False)
-        return
-    table = Table("run", "state", "step", "data set", "strategy", "message", box=None)
-    for row in rows:
-        steps = f"{row.step}/{row.total_steps}" if row.total_steps else str(row.step)
-        table.add_row(
-            row.name,
-            row.state + (" (edited)" if row.edited else ""),
-            steps,
-            row.dataset,
-            row.strategy,
-            row.message[:80],
-        )
-    console.print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

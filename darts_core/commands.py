@@ -8,15 +8,14 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from darts_core import tally, truth
 from darts_core.config import PRESETS, preset_named
 from darts_core.errors import BadInput
+from darts_core.reporting import console
 from darts_core.runs import check_name, runs_root
 
-console = Console(highlight=False)
 tiny = typer.Typer(help="Small spaces of which every cell is trained beforehand: the truth to hold a search against.")
 
 

@@ -18,6 +18,7 @@ from darts_core import io, tally
 from darts_core.config import SearchConfig, options_of, preset_named
 from darts_core.drive import drive, new_run
 from darts_core.errors import BadInput
+from darts_core.reporting import PROGRAM
 from darts_core.runs import RunReader, RunWriter, check_name
 from darts_core.view.contest import contest_svg
 
@@ -99,7 +100,7 @@ def plan(
     return {
         "name": name, "preset": preset, "seeds": list(seeds), "budget": list(budget) if budget else None,
         "settings": base.to_dict(), "methods": entries,
-        "command": " ".join(["python -m darts_core", *sys.argv[1:]])[:500],
+        "command": " ".join([PROGRAM, *sys.argv[1:]])[:500],
     }  # fmt: skip
 
 

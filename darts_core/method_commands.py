@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from darts_core.card import card_lines
 from darts_core.config import catalogue
 from darts_core.errors import unknown
-
-console = Console(highlight=False)
+from darts_core.reporting import console
 
 
 def methods(
