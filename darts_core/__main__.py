@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.table import Table
 
-from darts_core import commands, io, method_commands, net_commands, text_commands
+from darts_core import commands, io, method_commands, net_commands, own_space, text_commands
 from darts_core.commands import assignments as _assignments
 from darts_core.commands import seed_numbers as _seed_numbers
 from darts_core.config import EVALUATE, PRESETS, SearchConfig, catalogue, preset_named, settings_of
@@ -80,7 +80,8 @@ def search(
     ] = None,
     path: Annotated[str | None, typer.Option("--path", help="Folder or file of the data set.")] = None,
     space: Annotated[
-        str | None, typer.Option("--space", help="darts, s1 to s4, nasbench201, tiny; for text: darts-rnn.")
+        str | None,
+        typer.Option("--space", help="darts, s1 to s4, nasbench201, tiny; for text: darts-rnn; or a file of your own."),
     ] = None,
     strategy: Annotated[str | None, typer.Option("--strategy", help="The search method; see: methods.")] = None,
     with_: Annotated[
@@ -119,7 +120,6 @@ def search(
     flags = {
         "dataset": dataset,
         "path": path,
-        "space": space,
         "strategy": strategy,
         "parts": ",".join(with_) if with_ else None,
         "order": order,
@@ -127,7 +127,8 @@ def search(
         "seed": seed,
         "backend": backend,
     }
-    changes = {k: v for k, v in flags.items() if v is not None} | _assignments(set_)
+    changes: dict[str, Any] = {k: v for k, v in flags.items() if v is not None}
+    changes |= (own_space.chosen(space) if space is not None else {}) | _assignments(set_)
     if config_json is not None:
         config = SearchConfig.from_dict({**_object(config_json), **changes})
     else:
@@ -507,6 +508,8 @@ def _usual_preset(changes: Mapping[str, Any]) -> str:
     """Where a search starts from that names no preset: by its space, or by what its data set is of."""
     known = catalogue()["datasets"].get(str(changes.get("dataset")), {})
     of_text = changes.get("space") == "darts-rnn" or known.get("kind") == "text"
+    if changes.get("space") == own_space.OWN:
+        of_text = own_space.parsed(str(changes.get("own_space", ""))).entry.recurrent
     return "recurrent" if of_text else "laptop"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from darts_core import tally, truth
+from darts_core import own_space, tally, truth
 from darts_core.config import PRESETS, preset_named
 from darts_core.errors import BadInput
 from darts_core.reporting import console
@@ -27,6 +27,9 @@ def about_tiny() -> None:
 @tiny.command("build")
 def tiny_build(
     ops: Annotated[int, typer.Option("--ops", help="Operations per edge: 3 (729 cells) or 4 (4,096 cells).")] = 3,
+    space: Annotated[
+        str | None, typer.Option("--space", metavar="FILE", help="Or a space of your own, of form bench.")
+    ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each distinct cell, 1 to 50.")] = 10,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the table (default: data/tiny).")] = None,
 ) -> None:
@@ -36,18 +39,21 @@ def tiny_build(
     """
     from darts_core import exhaustive
 
-    if ops not in exhaustive.SPACE_OF:
-        raise BadInput("tiny build", "--ops", f"{ops} is neither 3 nor 4", "choose one of them")
     if not 1 <= seeds <= 50:
         raise BadInput("tiny build", "--seeds", f"{seeds} is out of range", "give 1 to 50")
-    space, place = exhaustive.SPACE_OF[ops], out or truth.folder()
+    if space is None and ops not in exhaustive.SPACE_OF:
+        raise BadInput("tiny build", "--ops", f"{ops} is neither 3 nor 4", "choose one of them")
+    own = own_space.read(space) if space is not None else None
+    name, definition = (own.name, own.text) if own else (exhaustive.SPACE_OF[ops], "")
+    place = out or truth.folder()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(f"{space}, {seeds} seeds each", total=None)
-        table = exhaustive.build(space, seeds, place, say=lambda n, of: progress.update(bar, completed=n, total=of))
+        bar = progress.add_task(f"{name}, {seeds} seeds each", total=None)
+        say = lambda n, of: progress.update(bar, completed=n, total=of)  # noqa: E731
+        table = exhaustive.build(name, seeds, place, say=say, own_space=definition)
     low, middle, high = np.quantile(table.means, [0, 0.5, 1])
     console.print(
-        f"wrote {truth.files(space, place)[0]}: {len(table.means):,} cells, {seeds} seeds; test accuracy {low:.3f} "
+        f"wrote {truth.files(name, place)[0]}: {len(table.means):,} cells, {seeds} seeds; test accuracy {low:.3f} "
         f"to {high:.3f}, half of them above {middle:.3f}; standard error of a good one {table.noise(high):.4f}",
         markup=False,
         soft_wrap=True,
@@ -61,7 +67,7 @@ def compare(
     seeds: Annotated[str, typer.Option("--seeds", help="0-4, or 0,3,7.")] = "0-4",
     preset: Annotated[str, typer.Option("--preset", help=f"Settings to start from: {', '.join(PRESETS)}.")] = "tiny",
     dataset: Annotated[str | None, typer.Option("--dataset", help="Which images.")] = None,
-    space: Annotated[str | None, typer.Option("--space", help="The search space.")] = None,
+    space: Annotated[str | None, typer.Option("--space", help="The search space: a name, or a file.")] = None,
     budget: Annotated[
         str | None, typer.Option("--budget", help="For each search: 60s, 5m, 400steps, 40epochs (default: preset's).")
     ] = None,
@@ -77,9 +83,10 @@ def compare(
 
     root = runs_root(runs)
     chosen = contest.methods_in(methods)
-    changes = {k: v for k, v in {"dataset": dataset, "space": space}.items() if v is not None} | assignments(set_)
+    changes = {"dataset": dataset} if dataset is not None else {}
+    changes |= (own_space.chosen(space) if space is not None else {}) | assignments(set_)
     label = check_name(
-        name or f"{dataset or preset_named(preset).config().dataset}-{space or preset}".replace("_", "-")
+        name or f"{dataset or preset_named(preset).config().dataset}-{_short(space) or preset}".replace("_", "-")
     )
     plan, numbers = contest.kept_plan(label, root), seed_numbers(seeds)
     say = lambda words: console.print(words, markup=False, soft_wrap=True)  # noqa: E731
@@ -110,7 +117,9 @@ def compare(
 
 def latency(
     preset: Annotated[str, typer.Option("--preset", help="Settings to start from.")] = "tiny",
-    space: Annotated[str | None, typer.Option("--space", help="The search space, say mbconv.")] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", help="The search space: a name, say mbconv, or a file.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting.")] = None,
 ) -> None:
     """Measure how long each operation of a network takes on this machine, for searches with cost=latency.
@@ -120,8 +129,7 @@ def latency(
     """
     from darts_core import latency as measuring
 
-    changes = {**({"space": space} if space else {}), **assignments(set_)}
-    config = preset_named(preset).config(**changes)
+    config = preset_named(preset).config(**(own_space.chosen(space) if space else {}), **assignments(set_))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         bar = progress.add_task("measuring", total=None)
@@ -129,6 +137,11 @@ def latency(
     for item in {item.key: item for item in measuring.items(config.search_space(), config)}.values():
         console.print(f"{item.key:44s} {1e6 * found['seconds'][item.key]:8.0f} us", markup=False)
     console.print(f"kept in {measuring.table_path()}", markup=False, soft_wrap=True)
+
+
+def _short(space: str | None) -> str | None:
+    """The space in the name of a comparison: of a file, its stem."""
+    return Path(space).stem if space else None
 
 
 def assignments(pairs: Sequence[str] | None) -> dict[str, str]:

@@ -21,12 +21,19 @@ from darts_core import io
 from darts_core.errors import BadInput, unknown
 from darts_core.events import STEP_METRICS, TEXT_METRICS
 from darts_core.genotype import Genotype, space_of
-from darts_core.space import MAX_NODES, SPACES, SearchSpace, space_named
+from darts_core.own_space import MAX_TEXT, OWN, parsed
+from darts_core.space import MAX_NODES, SPACES, SearchSpace, SpaceEntry, space_from
 from darts_core.zoo import published
 
 Scalar = str | int | float | bool
 HERE = "settings"
-SEARCH_ONLY = ("space", "nodes", "backend", "label_noise")  # settings without a meaning where nothing is searched
+SEARCH_ONLY = (
+    "space",
+    "own_space",
+    "nodes",
+    "backend",
+    "label_noise",
+)  # settings without a meaning where nothing is searched
 EVALUATE = "evaluate"  # the strategy that searches nothing: it trains one cell from scratch (`training.py`)
 
 
@@ -58,8 +65,8 @@ class Setting:
         if self.type == "bool":
             return self._boolean(value, where)
         if self.type == "str":
-            if not isinstance(value, str) or len(value) > 4096 or "\0" in value:
-                raise BadInput(where, self.name, "must be text of at most 4096 characters", "correct it")
+            if not isinstance(value, str) or len(value) > MAX_TEXT or "\0" in value:
+                raise BadInput(where, self.name, f"must be text of at most {MAX_TEXT} characters", "correct it")
             return value
         return self._number(value, where)
 
@@ -143,7 +150,10 @@ class SearchConfig:
         False, "data", "Shuffle by the seed before splitting; false: file order, as the original."
     )
 
-    space: str = _setting("darts", "space", "The search space.", choices=tuple(SPACES))
+    space: str = _setting("darts", "space", "The search space; own: the one in own_space.", choices=(*SPACES, OWN))
+    own_space: str = _setting(
+        "", "space", "A space of your own as JSON, for space=own; on the command line: --space FILE."
+    )
     nodes: int = _setting(0, "space", "Nodes per cell; 0: the space's usual number.", 0, MAX_NODES)
     cells: int = _setting(8, "space", "Cells stacked in the supernet.", 1, 40)
     reductions: str = _setting(
@@ -238,6 +248,7 @@ class SearchConfig:
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
             object.__setattr__(self, name, setting.check(getattr(self, name)))
+        object.__setattr__(self, "own_space", parsed(self.own_space, HERE).text if self.space == OWN else "")
         options_of(self.strategy)  # raises for a strategy that there is not
         if self.dataset not in catalogue()["datasets"]:
             raise unknown(HERE, "data set", self.dataset, catalogue()["datasets"])
@@ -328,9 +339,18 @@ class SearchConfig:
     def search_space(self) -> SearchSpace:
         if self.strategy == EVALUATE:
             return space_of(self.genotype())
-        if SPACES[self.space].chain:
-            return space_named(self.space, self.cells, reductions=self.reduction_cells())
-        return space_named(self.space, self.nodes or None, reduce=self.reductions != "none")
+        name, entry = self.space_entry
+        if entry.chain:
+            return space_from(name, entry, self.cells, reductions=self.reduction_cells())
+        return space_from(name, entry, self.nodes or None, reduce=self.reductions != "none")
+
+    @property
+    def space_entry(self) -> tuple[str, SpaceEntry]:
+        """The name of the space searched, and what it is made of."""
+        if self.space == OWN:
+            own = parsed(self.own_space, HERE)
+            return own.name, own.entry
+        return self.space, SPACES[self.space]
 
     def genotype(self) -> Genotype:
         """The cell that an evaluation trains: its option `genotype`, JSON or the name of a released cell.
@@ -348,7 +368,7 @@ class SearchConfig:
         """Is this about a recurrent cell, on text?"""
         if self.strategy == EVALUATE:
             return "recurrent" in self.genotype().cells
-        return SPACES[self.space].recurrent
+        return self.space_entry[1].recurrent
 
     @property
     def step_metrics(self) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from darts_core.errors import BadInput
 
 # Settings of which time and memory are not a simple function: another value needs another calibration.
 MEASURED_WITH = (
-    "dataset", "path", "resize", "space", "nodes", "reductions", "stem_stride", "strategy", "device", "backend",
-    "threads", "hessian_batch",
+    "dataset", "path", "resize", "space", "own_space", "nodes", "reductions", "stem_stride", "strategy", "device",
+    "backend", "threads", "hessian_batch",
 )  # fmt: skip
 FULL = 0.8  # share of the free memory from which a search is said not to fit
 

@@ -27,10 +27,12 @@ from darts_core.errors import BadInput
 from darts_core.genotype import Genotype, genotype_of
 from darts_core.nets.bench201 import BenchNetwork
 from darts_core.optimise import Momentum
+from darts_core.own_space import layout_of
 from darts_core.seeds import seed as seed_of
-from darts_core.space import space_named
+from darts_core.space import SearchSpace, count_genotypes
 
 SPACE_OF = {3: "nb3", 4: "nb4"}  # number of operations -> space
+MAX_CELLS = 20_000  # of a space that is trained whole: as many as NAS-Bench-201 has, and some
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def side_by_side(networks: Sequence[BenchNetwork]) -> BenchNetwork:
         name, new = path.rpartition(".")[2], None
         if isinstance(module, nn.Conv2d):
             ends, kernel = (lanes * module.in_channels, lanes * module.out_channels), module.kernel_size
-            new = nn.Conv2d(*ends, kernel, module.stride, module.padding, groups=lanes, bias=False)  # type: ignore[arg-type]
+            rest = module.stride, module.padding, module.dilation, lanes * module.groups
+            new = nn.Conv2d(*ends, kernel, *rest, bias=False)  # type: ignore[arg-type]
         elif isinstance(module, nn.BatchNorm2d):
             new = nn.BatchNorm2d(lanes * module.num_features)
         elif isinstance(module, nn.Linear):
@@ -157,14 +160,31 @@ def accuracy(net: BenchNetwork, plan: Plan, split: Any, lanes: int) -> np.ndarra
     return (right / total).numpy()
 
 
-def representative(space: str, numbers: Sequence[int], every: Sequence[Sequence[str]]) -> Genotype:
+def representative(space: SearchSpace, numbers: Sequence[int], every: Sequence[Sequence[str]]) -> Genotype:
     """Of some cells of equal meaning, the one with the fewest weights, then edges, then the lowest number."""
 
     def cost(number: int) -> tuple[int, int, int]:
         ops = every[number]
         return sum("conv" in op for op in ops), sum(op != "none" for op in ops), number
 
-    return genotype_of(space, "normal", space_named(space).cells["normal"], every[min(numbers, key=cost)])
+    return genotype_of(space.name, "normal", space.cells["normal"], every[min(numbers, key=cost)])
+
+
+def buildable(space: SearchSpace) -> SearchSpace:
+    """The space itself, where every cell of it can be trained and told apart.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    name = space.name
+    if list(space.cells) != ["normal"] or space.cells["normal"].keep is not None:
+        raise BadInput("tiny build", name, "is not a space of one cell that keeps every edge", 'use form "bench"')
+    if "noise" in space.cells["normal"].ops:
+        raise BadInput("tiny build", name, "holds noise, with which a cell computes no function", "leave it out")
+    if (cells := count_genotypes(space.cells["normal"])) > MAX_CELLS:
+        fix = "take fewer nodes or operations, or restrict edges"
+        raise BadInput("tiny build", name, f"has {cells:,} cells, and {MAX_CELLS:,} is the limit", fix)
+    return space
 
 
 def build(
@@ -173,25 +193,30 @@ def build(
     place: Path,
     recipe: Recipe | None = None,
     say: Callable[[int, int], None] = lambda a, b: None,
+    own_space: str = "",
 ) -> truth.Table:
     """Make the table of `space` in the folder `place`, or go on with one that was interrupted.
 
     Args:
+        own_space: of a space of one's own, what the setting of that name holds.
         say: told after each distinct cell how many are done, and of how many.
 
     Raises:
-        BadInput: the folder cannot be written, or another process is making the same table.
+        BadInput: the folder cannot be written, another process is making the same table, or there can be none.
     """
     recipe = recipe or Recipe()
     images = data.load(truth.DATASET)
-    cell = space_named(space).cells["normal"]
+    layout = buildable(layout_of(space, own_space))
+    cell = layout.cells["normal"]
     every = list(product(*(cell.choices(e) for e in range(len(cell.edges)))))
     groups = truth.distinct(cell, every)
+    what = f"--space {space}.json" if own_space else f"--ops {len(cell.ops)}"
     about: dict[str, Any] = {
         "space": space, "dataset": truth.DATASET, "seeds": seeds, "cells": len(every), "distinct": len(groups),
         "recipe": asdict(recipe), "images": {"train": 600, "valid": 600, "test": len(images.test)},
         "torch": torch.__version__, "processor": platform.machine(),
-        "made_by": f"python -m darts_core tiny build --ops {len(cell.ops)} --seeds {seeds}",
+        "made_by": f"python -m darts_core tiny build {what} --seeds {seeds}",
+        **({"own_space": own_space} if own_space else {}),
     }  # fmt: skip
     place.mkdir(parents=True, exist_ok=True)
     partial = place / f".{space}-{truth.DATASET}.partial"
@@ -207,7 +232,7 @@ def build(
         for count, (name, numbers) in enumerate(groups.items()):
             if name not in done:
                 began = time.process_time()
-                valid, test = train(recipe, representative(space, numbers, every), images, range(seeds))
+                valid, test = train(recipe, representative(layout, numbers, every), images, range(seeds))
                 row = {"cell": name, "valid": valid.tolist(), "test": test.tolist(), "cpu": time.process_time() - began}
                 done[name] = row
                 log.append((io.dumps(row) + "\n").encode())
@@ -248,7 +273,8 @@ def _written(
 
 def genotypes(space: str) -> Iterator[Genotype]:
     """One genotype per distinct cell, as they are trained."""
-    cell = space_named(space).cells["normal"]
+    layout = layout_of(space)
+    cell = layout.cells["normal"]
     every = list(product(*(cell.choices(e) for e in range(len(cell.edges)))))
     for numbers in truth.distinct(cell, every).values():
-        yield representative(space, numbers, every)
+        yield representative(layout, numbers, every)

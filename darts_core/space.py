@@ -36,6 +36,8 @@ RNN_OPS = ("none", "tanh", "relu", "sigmoid", "identity")  # activation function
 CHOICE_OPS = tuple(f"choice_{number}" for number in range(16))  # candidates of a `Choice` in a module of the user's own
 # The closed list of names that files may hold.
 KNOWN_OPS = (*DARTS_OPS, *NASNET_OPS, *BENCH_OPS, *RNN_OPS[1:], *MBCONV_OPS[:-1], *CHOICE_OPS)
+# Operations of convolutional cells: (N, C, H, W) to the same channels, at stride 1 or 2.
+CONV_OPS = (*DARTS_OPS, *NASNET_OPS, *BENCH_OPS)
 MAX_NODES = 12
 MAX_OPS = 32
 
@@ -163,6 +165,8 @@ class SpaceEntry:
     edges: Mapping[str, str] = field(default_factory=dict)  # kind -> per edge the operations it may hold: S1
     recurrent: bool = False  # a recurrent cell, for text; else cells for images
     chain: bool = False  # a chain of blocks, each its own, in place of cells that are repeated
+    keep: int | None = 2  # edges that a node of a cell with two inputs keeps; None: all
+    held: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # "0-2" or "normal-0-2" -> what it may hold
 
 
 _SHORT = {"m": "max_pool_3x3", "a": "avg_pool_3x3", "s": "skip_connect", "3": "sep_conv_3x3",
@@ -234,9 +238,19 @@ def space_named(
     """
     if name not in SPACES:
         raise unknown("", "space", name, SPACES)
-    entry = SPACES[name]
+    return space_from(name, SPACES[name], nodes, reduce, reductions)
+
+
+def space_from(
+    name: str,
+    entry: SpaceEntry,
+    nodes: int | None = None,
+    reduce: bool = True,
+    reductions: Collection[int] = (),
+) -> SearchSpace:
+    """`space_named` for a space that no list holds."""
     count = nodes if nodes else entry.nodes
-    most = entry.nodes if entry.edges else MAX_NODES
+    most = entry.nodes if entry.edges or entry.held else MAX_NODES
     if not 1 <= count <= most:
         raise BadInput("", "nodes", f"{count} nodes per cell is out of range for {name}", f"choose 1 to {most}")
     if entry.chain:
@@ -244,9 +258,20 @@ def space_named(
     if entry.recurrent:
         return SearchSpace(name, {"recurrent": recurrent_cell(count, entry.ops)})
     if entry.inputs == 1:
-        return SearchSpace(name, {"normal": dense_cell(count, entry.ops)})
+        return SearchSpace(name, {"normal": _holding(dense_cell(count, entry.ops), "normal", entry.held)})
     kinds = ("normal", "reduce") if reduce else ("normal",)
-    return SearchSpace(name, {kind: _restricted(conv_cell(count, entry.ops), entry.edges.get(kind)) for kind in kinds})
+    cells = {kind: _restricted(conv_cell(count, entry.ops, entry.keep), entry.edges.get(kind)) for kind in kinds}
+    return SearchSpace(name, {kind: _holding(cell, kind, entry.held) for kind, cell in cells.items()})
+
+
+def _holding(cell: CellSpec, kind: str, held: Mapping[str, tuple[str, ...]]) -> CellSpec:
+    """The cell with edges restricted by name; a name with the kind of cell goes before one without."""
+    rows = []
+    for edge, row in zip(cell.edges, cell.legal, strict=True):
+        short = f"{edge[0]}-{edge[1]}"
+        some = held.get(f"{kind}-{short}", held.get(short))
+        rows.append(row if some is None else tuple(op in some for op in cell.ops))
+    return replace(cell, legal=tuple(rows))
 
 
 def _restricted(cell: CellSpec, letters: str | None) -> CellSpec:

@@ -118,7 +118,7 @@ def read(folder: Path) -> Tally:
 def tallied(name: str, plan: Mapping[str, Any], runs: Path) -> Tally:
     """The table of a comparison as far as its searches have come."""
     rows, missing, random_cells = [], [], []
-    looked_up = truth.table_of(str(plan["settings"].get("space", "")), str(plan["settings"].get("dataset", "")))
+    looked_up = truth.table_of(*(str(plan["settings"].get(name, "")) for name in ("space", "dataset", "own_space")))
     for method, entry in plan["methods"].items():
         outcomes = []
         for seed in plan["seeds"]:

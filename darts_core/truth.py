@@ -25,7 +25,8 @@ from darts_core import io
 from darts_core.config import SearchConfig
 from darts_core.errors import BadInput
 from darts_core.genotype import Genotype, ops_of
-from darts_core.space import SPACES, CellSpec, meaning, space_named
+from darts_core.own_space import OWN, layout_of, parsed
+from darts_core.space import SPACES, CellSpec, meaning
 
 DATASET = "digits"
 LIMIT = 8 << 20  # bytes of a table: 15,625 rows of 20 seeds need 5 MB
@@ -57,7 +58,7 @@ class Table:
 
     @property
     def cell(self) -> CellSpec:
-        return space_named(self.space).cells["normal"]
+        return layout_of(self.space, str(self.about.get("own_space", ""))).cells["normal"]
 
     @property
     def seeds(self) -> int:
@@ -130,7 +131,7 @@ class Table:
             BadInput: it is not a table of this space.
         """
         rows = list(csv.reader(memory.StringIO(data.decode("utf-8", "replace"))))
-        cell = space_named(space).cells["normal"]
+        cell = layout_of(space, str(about.get("own_space", ""))).cells["normal"]
         choices = [cell.choices(e) for e in range(len(cell.edges))]
         count = int(np.prod([len(names) for names in choices]))
         if (
@@ -180,15 +181,18 @@ def read(space: str, place: Path) -> Table:
     return Table.from_csv(space, data, about, table)
 
 
-def table_of(space: str, dataset: str = DATASET) -> Table | None:
-    """The table of a space; None where there is none for this space and data set.
+def table_of(space: str, dataset: str = DATASET, own_space: str = "") -> Table | None:
+    """The table of a space, or of one's own; None where there is none for this space and data set.
 
     Raises:
         BadInput: the table is damaged.
     """
-    if space not in SPACES or dataset != DATASET or not all(path.is_file() for path in files(space)):
+    name = parsed(own_space).name if space == OWN else space
+    known = space == OWN or space in SPACES
+    if not known or dataset != DATASET or not all(path.is_file() for path in files(name)):
         return None
-    return read(space, folder())
+    found = read(name, folder())
+    return found if found.about.get("own_space", "") == own_space else None  # another space of that name
 
 
 def probes(table: Table, genotype: Genotype) -> dict[str, float]:
@@ -200,7 +204,7 @@ def probes(table: Table, genotype: Genotype) -> dict[str, float]:
 
 def probed(config: SearchConfig, genotype: Genotype) -> dict[str, float]:
     """`probes` of a search's present cell where its space has a table for its images, else nothing."""
-    table = table_of(config.space, config.dataset) if not config.resize else None
+    table = table_of(config.space, config.dataset, config.own_space) if not config.resize else None
     return probes(table, genotype) if table is not None and config.nodes in (0, table.cell.nodes) else {}
 
 

@@ -38,7 +38,7 @@ def a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cell n has the accuracy n / 1000 and a bit more for each seed, whatever lies in data/tiny."""
     rows = np.arange(729)[:, None] / 1000 + np.array([0.0, 0.0001, 0.0002])
     table = truth.Table("nb3", rows, rows, {})
-    monkeypatch.setattr(truth, "table_of", lambda space, dataset="": table if space == "nb3" else None)
+    monkeypatch.setattr(truth, "table_of", lambda space, *rest: table if space == "nb3" else None)
 
 
 def settings(name: str, score: str, **changes: Any) -> SearchConfig:

@@ -27,7 +27,7 @@ QUICK = {
 def a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.arange(729)[:, None] / 1000 + np.array([0.0, 0.0001, 0.0002])
     table = truth.Table("nb3", rows, rows, {})
-    monkeypatch.setattr(truth, "table_of", lambda space, dataset="": table if space == "nb3" else None)
+    monkeypatch.setattr(truth, "table_of", lambda space, *rest: table if space == "nb3" else None)
 
 
 def planned(root: Path, budget: str | None = "2epochs", methods: str = "darts,random:score=table") -> dict[str, Any]:

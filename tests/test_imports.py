@@ -20,6 +20,7 @@ PLAIN = [
         "seeds",
         "io",
         "space",
+        "own_space",
         "genotype",
         "config",
         "events",

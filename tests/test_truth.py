@@ -67,7 +67,7 @@ def test_the_trained_one_of_equal_cells_has_the_fewest_weights() -> None:
     groups = truth.distinct(CELL, every)
     assert sum(map(len, groups.values())) == 729
     for name, numbers in groups.items():
-        found = exhaustive.representative("nb3", numbers, every)
+        found = exhaustive.representative(space_named("nb3"), numbers, every)
         ops = ops_of(CELL, found.cells["normal"])
         assert meaning(CELL, ops) == name
         assert ops.count("nor_conv_3x3") == min(every[n].count("nor_conv_3x3") for n in numbers)

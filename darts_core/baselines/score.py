@@ -189,10 +189,10 @@ class LookedUp:
     """What the table of this space has for the cell: the validation accuracy of one seed, as one training gives it."""
 
     def __init__(self, task: Any, config: SearchConfig) -> None:
-        table = truth.table_of(config.space, config.dataset)
+        table = truth.table_of(config.space, config.dataset, config.own_space)
         if table is None:
-            what = f"there is no table of {config.space} on {config.dataset}"
-            raise BadInput("settings", "score", what, "use space nb3 with digits, or score=short")
+            what = f"there is no table of {config.space_entry[0]} on {config.dataset}"
+            raise BadInput("settings", "score", what, "use space nb3 with digits, make one: tiny build, or score=short")
         self.table, self.seed, self.per_trial = table, config.seed % table.seeds, Recipe().steps
 
     def begin(self, number: int, genotype: Genotype) -> None:
