@@ -23,9 +23,10 @@ from darts_core.errors import BadInput
 from darts_core.estimate import Measured
 from darts_core.genotype import random_genotype
 from darts_core.nets.kernels import build
-from darts_core.search.bilevel import VALIDATE_AT_MOST, Host, Search
+from darts_core.search.bilevel import Search
+from darts_core.search.host import Host
 from darts_core.strategies import STRATEGIES
-from darts_core.tasks import ImageTask, image_task
+from darts_core.tasks import VALIDATE_AT_MOST, ImageTask, image_task
 
 SECONDS = 1.0  # of timed steps
 FEW = 8  # images of the first, careful step

@@ -23,7 +23,7 @@ from darts_core.errors import BadInput
 from darts_core.events import Result
 from darts_core.genotype import Genotype, ops_of
 from darts_core.mix import Mix
-from darts_core.search.bilevel import Host
+from darts_core.search.host import Host
 from darts_core.search.method import Loss, Weights
 from darts_core.seeds import seed
 from darts_core.space import CHOICE_OPS, CellSpec, SearchSpace

@@ -130,7 +130,7 @@ def spent(config: SearchConfig, budget: Budget) -> SearchConfig:
 def seconds_per_step(config: SearchConfig, task: Any) -> float:
     """Wall-clock seconds of one training step of this method here, from a few steps that leave no trace."""
     from darts_core.events import Step
-    from darts_core.search.bilevel import Host
+    from darts_core.search.host import Host
     from darts_core.strategies import strategy_named
 
     count, began = 0, 0.0

@@ -18,6 +18,7 @@ from darts_core.space import CellSpec, SearchSpace
 
 Mixes = Mapping[str, np.ndarray]
 SKIPS = ("skip_connect", "identity")  # operations that pass their input on: of image cells, of recurrent cells
+LEVELS = ("healthy", "drifting", "collapsed")  # of collapse, from good to bad
 COLLAPSED = 0.8  # share of derived edges that are skips from which a cell is called collapsed
 
 

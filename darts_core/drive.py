@@ -237,7 +237,7 @@ Launch = Callable[[Any], Generator[Any, None, Any]]  # what a search is given as
 class Drive:
     """One search in its run folder, from its start to its end; whoever goes through it decides when it may go on.
 
-    Yields `search.bilevel.Waits`, where the search stands still, and None now and then. `code` is the exit code after
+    Yields `search.host.Waits`, where the search stands still, and None now and then. `code` is the exit code after
     the last of them. However it ends, the folder holds the sentence and is closed.
     """
 
@@ -307,7 +307,7 @@ def _search(course: Drive) -> Iterator[Any]:
 
     from darts_core.language import task_of
     from darts_core.nets.fast import covers
-    from darts_core.search.bilevel import Host, Snapshot, Waits
+    from darts_core.search.host import Host, Snapshot, Waits
     from darts_core.search.state import from_bytes
     from darts_core.strategies import strategy_named
 
@@ -461,8 +461,8 @@ def _evaluate(
         if isinstance(task, LanguageTask):
             return evaluate_text.worth(task, config, state, result)
         return evaluate.worth(task, config, state, result)
-    from darts_core.search.bilevel import supernet_of
     from darts_core.search.method import Moment
+    from darts_core.search.stepping import supernet_of
     from darts_core.strategies import STRATEGIES, method_of
 
     lines, _ = writer.reader.events()

@@ -25,11 +25,10 @@ from darts_core.genotype import Genotype, random_genotype
 from darts_core.mix import Mix
 from darts_core.nets.fixed import parameters
 from darts_core.optimise import Momentum, clipped
-from darts_core.search.bilevel import VALIDATE_AT_MOST
 from darts_core.search.state import State
 from darts_core.seeds import seed
 from darts_core.space import SearchSpace
-from darts_core.tasks import ImageTask, as_mix, image_task
+from darts_core.tasks import VALIDATE_AT_MOST, ImageTask, as_mix, image_task
 from darts_core.training import network
 
 

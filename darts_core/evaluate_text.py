@@ -25,10 +25,9 @@ from darts_core.mix import Mix
 from darts_core.nets.fixed import parameters
 from darts_core.nets.recurrent import RecurrentNetwork, zero_carry
 from darts_core.optimise import Momentum, clipped
-from darts_core.search.bilevel import VALIDATE_AT_MOST
 from darts_core.search.state import State
 from darts_core.seeds import seed
-from darts_core.tasks import as_mix
+from darts_core.tasks import VALIDATE_AT_MOST, as_mix
 
 
 def compare(

@@ -23,6 +23,7 @@ Json = Any  # None, bool, int, float, str, list or dict
 Scalar = bool | int | float | str | None
 
 # What every search measures at every step: losses in nats, accuracies from 0 to 1, rates, L2 norms before clipping.
+ARCHITECTURE_STEP = 1  # flag of a step: the alphas moved
 STEP_METRICS = (
     "train_loss", "train_accuracy", "val_loss", "val_accuracy", "w_lr", "a_lr", "w_grad_norm", "a_grad_norm",
 )  # fmt: skip
@@ -37,7 +38,7 @@ class Step:
     step: int  # from 1
     epoch: int  # from 0
     stage: int  # from 0
-    flags: int  # bit 0: an architecture step was made
+    flags: int  # ARCHITECTURE_STEP or nothing
     metrics: Mapping[str, float]  # may be NaN where nothing was measured
     alphas: Mapping[str, np.ndarray]  # kind -> (edges, ops) float32 logits
     mix: Mapping[str, np.ndarray]  # kind -> (edges, ops) float32 weights, 0: not legal

@@ -24,7 +24,7 @@ from darts_core.language import LanguageTask, perplexity, regularised, sample, s
 from darts_core.nets.fixed import parameters
 from darts_core.nets.recurrent import RecurrentNetwork, zero_carry
 from darts_core.optimise import Momentum, clipped
-from darts_core.search.bilevel import Host, Snapshot
+from darts_core.search.host import Host, Snapshot, Waits
 from darts_core.search.pace import Pace
 from darts_core.search.state import State
 from darts_core.seeds import seed
@@ -236,6 +236,6 @@ class LanguageTraining(Training):
         self.carry = state.carry["weights"].to(self.text_task.device)
 
 
-def language_training(task: LanguageTask, config: SearchConfig, host: Host) -> Iterator[Event | Snapshot]:
+def language_training(task: LanguageTask, config: SearchConfig, host: Host) -> Iterator[Event | Snapshot | Waits]:
     """The evaluation of a recurrent cell as a strategy."""
     return LanguageTraining(task, config, host).run()

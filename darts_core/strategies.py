@@ -36,7 +36,8 @@ from darts_core.methods.proxyless import proxyless
 from darts_core.methods.robustdarts import robustdarts
 from darts_core.methods.smoothdarts import smoothdarts
 from darts_core.methods.snas import snas
-from darts_core.search.bilevel import Host, Snapshot, Strategy, bilevel
+from darts_core.search.bilevel import bilevel
+from darts_core.search.host import Host, Snapshot, Strategy, Waits
 from darts_core.search.method import Method
 from darts_core.search.option import options
 from darts_core.search.parts import PARTS, method_from
@@ -78,7 +79,7 @@ STRATEGIES: Mapping[str, Entry] = {
 }
 
 
-def evaluation_strategy(task: Any, config: SearchConfig, host: Host) -> Iterator[Event | Snapshot]:
+def evaluation_strategy(task: Any, config: SearchConfig, host: Host) -> Iterator[Event | Snapshot | Waits]:
     """Train one cell from scratch, on images or on text."""
     return (language_training if config.of_text else training_strategy)(task, config, host)
 

@@ -30,6 +30,8 @@ from darts_core.nets.mixed import Supernet
 from darts_core.search.method import Loss, Weights
 from darts_core.space import SearchSpace
 
+VALIDATE_AT_MOST = 2000  # images of the architecture split measured at the end of an epoch
+
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) normalised, labels (N,)
 
 

@@ -41,9 +41,9 @@ def add_to(app: typer.Typer, console: Console) -> None:
         import torch
 
         from darts_core.language import language_task, sample
-        from darts_core.search.bilevel import supernet_of
         from darts_core.search.method import Moment
         from darts_core.search.state import from_bytes
+        from darts_core.search.stepping import supernet_of
         from darts_core.strategies import method_of
 
         state = from_bytes(reader.read_checkpoint(event.file), event.file)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -28,10 +28,11 @@ from darts_core.events import STEP_METRICS, Applied, Epoch, Event, Order, Phase,
 from darts_core.mix import Alphas
 from darts_core.nets.fixed import Network, parameters
 from darts_core.optimise import Momentum, clipped
-from darts_core.search.bilevel import Host, Snapshot, cosine
+from darts_core.search.host import Host, Snapshot, Waits, heard
 from darts_core.search.option import Choice, Range
 from darts_core.search.pace import Pace
 from darts_core.search.state import State
+from darts_core.search.stepping import cosine
 from darts_core.seeds import seed
 from darts_core.tasks import ImageTask
 
@@ -86,7 +87,7 @@ def training(
     return Options(**locals())
 
 
-def training_strategy(task: Any, config: SearchConfig, host: Host) -> Iterator[Event | Snapshot]:
+def training_strategy(task: Any, config: SearchConfig, host: Host) -> Iterator[Event | Snapshot | Waits]:
     """The evaluation as a strategy: the same driver, folder and board as for a search."""
     return Training(task, config, host).run()
 
@@ -114,7 +115,7 @@ class Training:
         self.sums: dict[str, float] = {}
         self.mix = {k: cell.legal_array().astype(np.float32) for k, cell in task.space.cells.items()}
 
-    def run(self) -> Iterator[Event | Snapshot]:
+    def run(self) -> Iterator[Event | Snapshot | Waits]:
         """Phase, steps with their orders, an epoch event after each epoch, what it is worth, and the result."""
         if self.host.start is not None:
             self.restore(self.host.start)
@@ -124,17 +125,10 @@ class Training:
         while self.epoch < self.config.epochs:
             began = time.perf_counter()
             while self.index < self.steps:
-                for order in self.host.orders(self.step):
-                    if order.kind == "interrupt":
-                        yield Snapshot(self.state(), "interrupt")
-                        return
-                    yield self.obey(order)
-                    if order.kind == "checkpoint":
-                        yield Snapshot(self.state(), "order")
-                    if order.kind == "stop":
-                        yield Snapshot(self.state(), "stop")
+                if ending := (yield from heard(self)):
+                    if ending == "stop":
                         yield from self.end(stopped=True)
-                        return
+                    return
                 self.pace.keep(self.config.pace)
                 yield self.one_step()
             yield from self.ends_epoch(time.perf_counter() - began)
@@ -200,11 +194,7 @@ class Training:
         self.history.append({"epoch": self.epoch, "metrics": metrics})
         arrays: Mapping[str, Any] = {kind: mix.astype(float) for kind, mix in self.mix.items()}
         found = derivation.collapse(self.task.space, arrays, self.cell)
-        said = {
-            "derived_skips": found.derived_skips, "derived_edges": found.derived_edges,
-            "mean_skip_weight": found.mean_skip_weight, "level": found.level,
-        }  # fmt: skip
-        event = Epoch(self.epoch, self.step, metrics, {}, self.cell.to_json(), said, seconds)
+        event = Epoch(self.epoch, self.step, metrics, {}, self.cell.to_json(), asdict(found), seconds)
         self.epoch, self.index, self.sums = self.epoch + 1, 0, {}
         return event
 

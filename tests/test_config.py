@@ -35,7 +35,7 @@ def test_the_paper_preset_is_the_paper_s_setting() -> None:
 
 
 def test_the_learning_rate_is_the_original_one() -> None:
-    from darts_core.search.bilevel import cosine
+    from darts_core.search.stepping import cosine
 
     paper = preset_named("paper").config()
     known = {

@@ -14,10 +14,11 @@ from torch.func import functional_call
 
 from darts_core.mix import Alphas, Mix
 from darts_core.optimise import joint_norm as norm
-from darts_core.search.bilevel import Search, cosine
+from darts_core.search.bilevel import Search
 from darts_core.search.hypergrad import unrolled, unrolled_fd
 from darts_core.search.method import Hyper, Loss, Objective, first_order, softmax_rows
 from darts_core.search.probes import alpha_hessian, dominant_eigenvalue
+from darts_core.search.stepping import cosine
 
 
 def prepared(steps: int = 2) -> tuple[Search, Objective]:

@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,12 @@ from darts_core.baselines.propose import Propose, Trial, log_probability
 from darts_core.baselines.score import LookedUp, Scorer, Shared, Short
 from darts_core.config import SearchConfig, steerable
 from darts_core.errors import BadInput, unknown
-from darts_core.events import STEP_METRICS, Alarm, Applied, Epoch, Event, Order, Phase, Result, Step
+from darts_core.events import ARCHITECTURE_STEP, STEP_METRICS, Alarm, Applied, Epoch, Event, Order, Phase, Result, Step
 from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.legal import ON_EDGES, edge_named, row_after
 from darts_core.mix import Alphas, as_arrays
 from darts_core.optimise import Adam
-from darts_core.search.bilevel import ARCHITECTURE_STEP, LEVELS, Host, Snapshot, Strategy
+from darts_core.search.host import Host, Snapshot, Strategy, Waits, heard
 from darts_core.search.method import restricted, softmax_rows
 from darts_core.search.pace import Pace
 from darts_core.search.state import State
@@ -55,7 +55,7 @@ class Baseline:
 def trials(factory: Callable[..., Baseline]) -> Strategy:
     """Turn a factory of baselines into a strategy."""
 
-    def strategy(task: Task, config: SearchConfig, host: Host) -> Iterator[Event | Snapshot]:
+    def strategy(task: Task, config: SearchConfig, host: Host) -> Iterator[Event | Snapshot | Waits]:
         if config.of_text:
             fix = "choose darts: its end compares the derived cell with random ones"
             raise BadInput("settings", "strategy", "scores cells on images, and a recurrent cell reads text", fix)
@@ -92,7 +92,7 @@ class Trials:
 
     # -- the course of a search
 
-    def run(self) -> Iterator[Event | Snapshot]:
+    def run(self) -> Iterator[Event | Snapshot | Waits]:
         """Phase, then steps with their orders, an epoch event after each epoch, and the result."""
         if self.host.start is not None:
             self.restore(self.host.start)
@@ -104,17 +104,10 @@ class Trials:
         while self.epoch < self.config.epochs and not self.enough():
             began = time.perf_counter()
             while self.index < steps and not self.enough():
-                for order in self.host.orders(self.step):
-                    if order.kind == "interrupt":
-                        yield Snapshot(self.state(), "interrupt")
-                        return
-                    yield self.obey(order)
-                    if order.kind == "checkpoint":
-                        yield Snapshot(self.state(), "order")
-                    if order.kind == "stop":
-                        yield Snapshot(self.state(), "stop")
+                if ending := (yield from heard(self)):
+                    if ending == "stop":
                         yield self.result(stopped=True)
-                        return
+                    return
                 self.pace.keep(self.config.pace)
                 yield self.one_step()
             yield from self.end_epoch(time.perf_counter() - began)
@@ -186,14 +179,8 @@ class Trials:
                 "level": collapse.level,
             }
         )  # fmt: skip
-        said = {
-            "derived_skips": collapse.derived_skips,
-            "derived_edges": collapse.derived_edges,
-            "mean_skip_weight": collapse.mean_skip_weight,
-            "level": collapse.level,
-        }
-        yield Epoch(self.epoch, self.step, metrics, found, best.to_json(), said, seconds)
-        if LEVELS.index(collapse.level) > LEVELS.index(before):
+        yield Epoch(self.epoch, self.step, metrics, found, best.to_json(), asdict(collapse), seconds)
+        if derivation.LEVELS.index(collapse.level) > derivation.LEVELS.index(before):
             reason = f"{collapse.derived_skips} of {collapse.derived_edges} edges of the best cell are skip connections"
             yield Alarm(self.step, self.epoch, collapse.level, reason)
         self.epoch, self.index, self.sums = self.epoch + 1, 0, {}

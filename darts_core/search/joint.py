@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from darts_core.events import ARCHITECTURE_STEP
 from darts_core.mix import Alphas, Mix
 from darts_core.nets.lanes import Logits, plain_mix, side_by_side
-from darts_core.search.bilevel import ARCHITECTURE_STEP, Launched, Search, Waits
+from darts_core.search.bilevel import Search
+from darts_core.search.host import Launched, Waits
 from darts_core.search.hypergrad import HYPERGRADS
 from darts_core.search.method import Hyper, Loss, Objective, Weights
 from darts_core.tasks import Batch, ImageTask
