@@ -25,10 +25,13 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from darts_core import runs
+from darts_core import io, runs
 from darts_core.errors import BadInput
+from darts_core.runs.records import EVENTS
 
 POLL = 0.12  # seconds between looks at the files
+PER_VIEWER = 0.02  # seconds between messages to a viewer, for each who watches: all together get at most 50 a second
+SLOWEST = 0.5  # seconds between messages, however many watch
 STATUS_EVERY = 1.0  # seconds
 BATCH = 256  # records per message, so that a long gap arrives in pieces
 HISTORY = 5_000  # records in a history block
@@ -75,6 +78,9 @@ class Feed:
         self._batches: dict[tuple[int, int], tuple[int, bytes]] = {}
         self._events: list[dict[str, Any]] = []
         self._offset = 0
+        self._lines: dict[int, tuple[bytes, int]] = {}  # offset -> the lines from there as JSON, and where they end
+        self._lines_of: io.Stamp | None = None  # the stamp of events.jsonl that these were read at
+        self.viewers = 0  # open streams
         self.generation = self.reader.generation()
 
     def count(self) -> int:
@@ -83,6 +89,9 @@ class Feed:
             now = time.monotonic()
             if now - self._looked >= POLL:
                 self._looked, self._count = now, self.reader.step_count()
+                stamp = io.stamp(self.reader.folder / EVENTS)
+                if stamp != self._lines_of:
+                    self._lines, self._lines_of = {}, stamp
                 if self._seen and self._count < self._seen[-1][1]:
                     self._seen.clear()
                 if self._count:  # the seconds before the first step say nothing about the rate
@@ -111,7 +120,7 @@ class Feed:
                 if self.reader.generation() != self.generation:  # lines and records were moved aside
                     self.generation = self.reader.generation()
                     self._batches.clear()
-                    self._events, self._offset = [], 0
+                    self._events, self._offset, self._lines = [], 0, {}
                 self.last_status = {
                     "state": status.state,
                     "step": status.step,
@@ -132,6 +141,19 @@ class Feed:
             fresh, self._offset = self.reader.events(self._offset)
             self._events.extend(fresh)
             return list(self._events)
+
+    def lines(self, offset: int) -> tuple[bytes, int]:
+        """The whole lines of events.jsonl from byte `offset` on as JSON, and where they end; read once for all viewers
+        who are there. What is new is seen when `count` looks again.
+        """
+        with self._guard:
+            found = self._lines.get(offset)
+            if found is None:
+                events, end = self.reader.events(offset)
+                found = _json(events), end
+                if len(self._lines) < 64:
+                    self._lines[offset] = found
+            return found
 
     def batch(self, first: int, last: int) -> tuple[int, bytes]:
         """Records first to last (exclusive): how many, and their bytes in base64; encoded once for all viewers.
@@ -211,6 +233,7 @@ async def messages(source: Feed, position: Position, stopping: asyncio.Event) ->
     """The endless part: what is new in the run, as server-sent events, until it is complete or the server stops."""
     yield b"retry: 1000\n: connected\n\n"
     told, told_at = None, 0.0
+    source.viewers += 1
     try:
         while not stopping.is_set():
             status = source.status()
@@ -224,10 +247,10 @@ async def messages(source: Feed, position: Position, stopping: asyncio.Event) ->
                 position = replace(position, records=position.records + count)
                 yield _message("steps", position, data)
                 fresh = True
-            events, offset = source.reader.events(position.offset)
+            lines, offset = source.lines(position.offset)
             if offset != position.offset:
                 position = replace(position, offset=offset)
-                yield _message("events", position, _json(events))
+                yield _message("events", position, lines)
                 fresh = True
             now = time.monotonic()
             facts = [status[key] for key in ("state", "paused", "edited", "message")]
@@ -237,10 +260,25 @@ async def messages(source: Feed, position: Position, stopping: asyncio.Event) ->
             if status["state"] in COMPLETE and not fresh:
                 yield _message("end", position, b"{}")
                 return
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(until_next(between(source.viewers), time.monotonic()))
     except BadInput as problem:  # the folder was damaged or moved to the trash meanwhile
         yield _message("status", position, _json({**source.last_status, "state": "corrupt", "message": str(problem)}))
         yield _message("end", position, b"{}")
+    finally:
+        source.viewers -= 1
+
+
+def between(viewers: int) -> float:
+    """Seconds between two messages to a viewer. Many viewers get fewer, larger ones, for their search needs the
+    processor too; what they see stays younger than a second."""
+    return min(SLOWEST, max(POLL, PER_VIEWER * viewers))
+
+
+def until_next(beat: float, now: float) -> float:
+    """Seconds until the next multiple of `beat` on the clock, at least a quarter of one: all viewers are served in one
+    go, so that a search is interrupted once in a beat and not once for each of them."""
+    left = beat - now % beat
+    return left if left >= beat / 4 else left + beat
 
 
 def routes(stopping: asyncio.Event) -> list[Route]:

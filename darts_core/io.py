@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -150,6 +150,23 @@ def size(path: str | Path) -> int:
     """Bytes of the regular file at `path`; BadInput where there is none."""
     with opened(path) as file:
         return os.fstat(file.fileno()).st_size
+
+
+class Stamp(NamedTuple):
+    """What a file is known by without being read: while it stays the same, so does what the file holds."""
+
+    inode: int
+    size: int
+    changed: int  # nanoseconds
+
+
+def stamp(path: str | Path) -> Stamp | None:
+    """The stamp of a file; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def memory_available() -> int:

@@ -736,6 +736,7 @@ def test_watching_for_long_grows_neither_the_page_nor_the_server(browser: Browse
         step = newest(page)
         page.wait_for_timeout(1000 * seconds)
         later_heap, later_memory = sizes()
+        print(f"{seconds:g} s: heap {heap:.1f} to {later_heap:.1f} MB, server {memory:.1f} to {later_memory:.1f} MB")
         assert newest(page) > step + seconds, "it was watched"
         assert later_heap - heap < 60, f"{heap:.0f} MB of heap, then {later_heap:.0f}"
         assert later_memory - memory < 30, f"{memory:.0f} MB of the server, then {later_memory:.0f}"

@@ -127,8 +127,8 @@ class Story:
     edited: bool = False
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)  # file -> its last event
 
-    def then(self, event: Line | None, when: float) -> Story:
-        """The story with one more line, written at `when` (unix seconds); None: it says nothing of that."""
+    def then(self, event: Line, when: float) -> Story:
+        """The story with one more line, written at `when` (unix seconds)."""
         told = replace(self, lines=self.lines + 1, ending="", reason="")
         match event:
             case Phase():
@@ -149,6 +149,10 @@ class Story:
             case Interrupted():
                 return replace(told, ending="interrupted", reason=event.reason)
         return told
+
+    def quiet(self, lines: int) -> Story:
+        """The story with so many more lines that say nothing of it."""
+        return replace(self, lines=self.lines + lines, ending="", reason="") if lines else self
 
 
 # A run ------------------------------------------------------------------------------------------------------
@@ -201,6 +205,8 @@ class RunReader:
         self.first_step: int = (self.info["parent"] or {"step": 0})["step"] + 1  # a branch holds only its own steps
         self._sound = 0  # records known to be whole
         self._story = Story()
+        # The files as `status` saw them, and what they said then
+        self._known: tuple[list[io.Stamp | None], Story, int] | None = None
 
     # Steps
 
@@ -268,11 +274,15 @@ class RunReader:
         Each is a dict as `events.to_json` makes it, with "n" (its number) and "time" (unix seconds). A damaged end is
         left out; damage before a whole line is BadInput.
         """
+        return self._lines(offset, None)
+
+    def _lines(self, offset: int, closely: frozenset[str] | None) -> tuple[list[dict[str, Any]], int]:
+        """As `events`; types not in `closely` are not checked in full."""
         path = self.folder / EVENTS
         with io.opened(path) as file:
             there = os.fstat(file.fileno()).st_size - offset
             data = io.read_at(file, offset, min(there, READ_LIMIT))
-        found, used = whole_lines(data, path, 0 if offset == 0 else None)
+        found, used = whole_lines(data, path, 0 if offset == 0 else None, closely)
         return found, offset + used
 
     def generation(self) -> int:
@@ -280,17 +290,21 @@ class RunReader:
         return len(tails(self.folder))
 
     def story(self) -> Story:
-        """What all lines add up to; only new ones are read."""
+        """What all lines add up to; only new ones are read, and those that tell nothing of the state not closely."""
         path, story, generation = self.folder / EVENTS, self._story, self.generation()
         if generation != story.generation or io.size(path) < story.offset:
             story = Story(generation=generation)
         while True:
-            found, offset = self.events(story.offset)
+            found, offset = self._lines(story.offset, TELLING)
             if found and found[0]["n"] != story.lines:
                 raise BadInput(path, "n", f"line {found[0]['n']} stands where line {story.lines} should", AGAIN)
-            for line in found:  # checked already; only those that tell of the state become events
-                told = from_json(line, path) if line["type"] in TELLING else None
-                story = story.then(told, line["time"])
+            quiet = 0
+            for line in found:
+                if line["type"] in TELLING:
+                    story, quiet = story.quiet(quiet).then(from_json(line, path), line["time"]), 0
+                else:
+                    quiet += 1
+            story = story.quiet(quiet)
             if offset == story.offset:
                 break
             story = replace(story, offset=offset)
@@ -303,7 +317,10 @@ class RunReader:
         """How the run is now. Of a damaged folder the state is corrupt, and the message says what is damaged."""
         held = io.locked(self.folder / LOCK)
         try:
-            story, count = self.story(), self.step_count()
+            seen = [io.stamp(self.folder / name) for name in (STEPS, EVENTS)]
+            if self._known is None or self._known[0] != seen:
+                self._known = seen, self.story(), self.step_count()
+            _, story, count = self._known
             written = max(os.stat(self.folder / name).st_mtime for name in (STEPS, EVENTS))
         except (BadInput, OSError) as error:
             return Status("corrupt", 0, None, str(error), False, False, 0.0, None, "", "")
