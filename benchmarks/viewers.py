@@ -220,21 +220,25 @@ def main() -> None:
     if asked.json:
         print(json.dumps(found))
         return
+    told = {key: f"{100 * found[key]:+.1f} %" for key in ("loss", "loss_of_core", "loss_of_work")}
+    rounds = ", ".join(f"{100 * lost:+.0f}" for lost in found["loss_by_round"])
     print(f"{asked.viewers} viewers of a {asked.preset} search, {asked.rounds} rounds of {asked.seconds:g} s")
     print(
-        f"  age of a record where it is seen: p50 {found['age_p50_s']:.3f}, p95 {found['age_p95_s']:.3f} s, "
-        f"at most {found['age_max_s']:.2f} s ({found['records_seen']:,} records, {found['broken_streams']} streams broke)"
+        f"  age of a record where it is seen: p50 {found['age_p50_s']:.3f}, p95 {found['age_p95_s']:.3f} s, at most "
+        f"{found['age_max_s']:.2f} s ({found['records_seen']:,} records, {found['broken_streams']} streams broke)"
     )
     print(
         f"  steps a second: {found['steps_per_s_without']:.1f} without, {found['steps_per_s_with']:.1f} with viewers: "
-        f"{100 * found['loss']:+.1f} % lost (rounds: {', '.join(f'{100 * x:+.0f}' for x in found['loss_by_round'])})"
+        f"{told['loss']} lost (rounds: {rounds})"
     )
     print(
-        f"  the search had {100 * found['search_cpu']:.0f} % of a core without viewers; with them "
-        f"{100 * found['loss_of_core']:+.1f} % less of it, and {100 * found['loss_of_work']:+.1f} % fewer steps for the same time in it"
+        f"  the search had {100 * found['search_cpu']:.0f} % of a core without viewers; with them {told['loss_of_core']} "
+        f"less of it, and {told['loss_of_work']} fewer steps for the same time in it"
     )
-    print(f"  of a core: server {100 * found['server_cpu']:.1f} %, viewers {100 * found['viewers_cpu']:.1f} % "
-          f"({found['cores']} cores, load {found['load']:.1f})")  # fmt: skip
+    print(
+        f"  of a core: server {100 * found['server_cpu']:.1f} %, viewers {100 * found['viewers_cpu']:.1f} % "
+        f"({found['cores']} cores, load {found['load']:.1f})"
+    )
 
 
 if __name__ == "__main__":
