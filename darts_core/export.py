@@ -82,7 +82,7 @@ EXPORTS: Mapping[str, Format] = {
         lambda source: movie.gif(source.the_run("gif")),
     ),
     "mp4": Format(
-        "MP4", "mp4", "video/mp4", "The same as a film; needs ffmpeg.", "run",
+        "MP4", "mp4", "video/mp4", "The same as a film; needs ffmpeg or imageio-ffmpeg.", "run",
         lambda source: movie.mp4(source.the_run("mp4")),
     ),
     "html": Format(

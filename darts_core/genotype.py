@@ -163,8 +163,18 @@ class Genotype:
             text = raw.decode("utf-8").strip()
         except UnicodeDecodeError as error:
             raise BadInput(where, "file", "is not text", "give a genotype as JSON or DARTS text") from error
+        return Genotype.from_text(text, where)
+
+    @staticmethod
+    def from_text(text: str, where: str = "genotype") -> Genotype:
+        """A genotype written in either form: JSON or DARTS text.
+
+        Raises:
+            BadInput: it is neither.
+        """
+        text = text.strip()
         if text.startswith("{"):
-            return Genotype.from_json(io.loads(raw, where), where)
+            return Genotype.from_json(io.loads(text.encode(), where), where)
         return Genotype.parse(text, where)
 
     def dumps(self) -> str:

@@ -314,7 +314,7 @@ def _said(card: Card) -> str:
         json.dumps(str(card.facts.get("cell", "a cell")), ensure_ascii=True)[1:-1].replace("\\", " ").replace('"', "'")
     )
     return (
-        f"The network of {cell[:80]}, for images of {card.size[0]}x{card.size[1]} pixels. Needs torch alone.\n\n"
+        f"A network ({cell[:80]}) for images of {card.size[0]}x{card.size[1]} pixels. Needs torch alone.\n\n"
         '    net = load("FILE.safetensors")            # weights written by: export --format weights\n'
         "    logits = net(prepare(images))             # uint8 (N, C, H, W) -> (N, classes)\n"
     )

@@ -16,6 +16,8 @@ from darts_core import io
 from darts_core.errors import BadInput, unknown
 from darts_core.genotype import Genotype
 
+GIVEN = "a given cell"  # what a cell is called that was written out
+
 
 @dataclass(frozen=True)
 class Published:
@@ -61,11 +63,13 @@ def published(name: str) -> Published:
 
 
 def genotype_named(name_or_file: str) -> tuple[Genotype, str]:
-    """A released cell, or the genotype in a file (JSON or DARTS text), and what to call it.
+    """A released cell, the genotype in a file (JSON or DARTS text) or written out, and what to call it.
 
     Raises:
-        BadInput: neither; the sentence says which of the two it was taken for.
+        BadInput: none of these; the sentence says which of them it was taken for.
     """
+    if name_or_file.lstrip().startswith(("{", "Genotype(")):
+        return Genotype.from_text(name_or_file), GIVEN
     if Path(name_or_file).suffix or "/" in name_or_file or Path(name_or_file).is_file():
         return Genotype.read(name_or_file), Path(name_or_file).name.split(".")[0]
     try:

@@ -30,7 +30,7 @@ from darts_core.network_files import fresh, inherited, model_py, onnx, pt2, take
 from darts_core.runs import RunReader, import_run
 from darts_core.search.state import from_bytes
 from darts_core.tasks import as_mix, image_task
-from darts_core.zoo import published, zoo
+from darts_core.zoo import published
 
 V2 = published("DARTS_V2").genotype
 
@@ -203,14 +203,3 @@ def test_every_format_writes_a_file_of_its_kind(name: str, runs: Path, tmp_path:
         assert Genotype.read(tmp_path / "g.json") == cell_of(run)
     if name == "text":
         assert Genotype.parse(data.decode()) == cell_of(run)
-
-
-def test_tikz_is_balanced_and_names_every_operation() -> None:
-    for name in zoo():
-        if "recurrent" in published(name).genotype.cells:
-            continue
-        text = export(published(name).genotype, "tikz", "100% of_$x").decode()
-        body = text.replace(r"\{", "").replace(r"\}", "")
-        assert body.count("{") == body.count("}") and text.count(r"\begin") == text.count(r"\end")
-        genes = sum(len(node) for cell in published(name).genotype.cells.values() for node in cell.nodes)
-        assert text.count("to[bend") == genes and r"100\% of\_\$x" in text

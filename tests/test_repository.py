@@ -84,7 +84,7 @@ def homes_of_imports() -> Mapping[str, list[str]]:
 
 
 @pytest.mark.parametrize(("folder", "extras"), [
-    ("darts_core", ("notebooks",)), ("app", ("app",)), ("tests", ("app", "notebooks", "dev")),
+    ("darts_core", ("notebooks", "film")), ("app", ("app",)), ("tests", ("app", "notebooks", "dev")),
 ])
 def test_what_is_imported_is_asked_for(folder: str, extras: tuple[str, ...]) -> None:
     """A package that only happens to be there, because another one needs it, is not to be relied on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from darts_core.errors import BadInput
 from darts_core.evaluate import cost, matched
 from darts_core.evaluation import EVALUATIONS, all_skips, cell_named, evaluation_config
 from darts_core.events import Epoch, Order, Step, Trained
+from darts_core.export import export
 from darts_core.genotype import Genotype, space_of
 from darts_core.nets.fixed import Network, parameters
 from darts_core.runs import RunReader, RunWriter
@@ -32,6 +34,8 @@ from darts_core.search.state import from_bytes
 from darts_core.space import space_named
 from darts_core.tasks import ImageTask, image_task
 from darts_core.training import Training, measure
+from darts_core.view.recipe import reproduction
+from darts_core.view.report import report
 from darts_core.zoo import published
 
 V2 = published("DARTS_V2").genotype
@@ -256,6 +260,31 @@ def test_a_killed_run_resumes_bit_identically(finished: RunReader, tmp_path: Pat
     assert reader.raw_steps() == finished.raw_steps()
     last = lambda run: run.read_checkpoint("e0002.safetensors")  # noqa: E731
     assert last(reader) == last(finished)
+
+
+def test_the_report_of_a_training_shows_its_curves_and_nothing_that_only_a_search_has(finished: RunReader) -> None:
+    page = report(finished).decode()
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert "lecture" not in data and [card["title"] for card in data["reasons"]] == ["Loss", "Accuracy"]
+    assert all(any(y is not None for y in t["y"]) for card in data["reasons"] for t in card["chart"]["data"])
+    assert "The training" in page and "Why each edge is kept" not in page and "multiply-adds per image" in page
+    with pytest.raises(BadInput, match="does not change"):
+        export(published("DARTS_V2").genotype, "gif", "", finished)
+
+
+@pytest.mark.parametrize("preset", ["quick", "cifar", "imagenet"])
+@pytest.mark.parametrize("cell", ["DARTS_V2", "random:3", "skips"])
+def test_the_command_of_a_training_leads_to_the_same_settings(preset: str, cell: str) -> None:
+    """Also for a cell that is no released one: it stands in the command."""
+    made = evaluation_config(preset, *cell_named(cell), {"dataset": "digits", "epochs": 3, "w_lr": 0.07})
+    words = shlex.split(reproduction({"config": made.to_dict(), "parent": None, "command": []}))
+    assert words[:4] == ["python", "-m", "darts_core", "evaluate"]
+    told = dict(zip(words[4::2], words[5::2], strict=False))
+    changes = dict(word.split("=", 1) for word in words[words.index("--preset") + 3 :: 2])
+    again = evaluation_config(told["--preset"], *cell_named(told["--genotype"]),
+                              {"dataset": told["--dataset"], **changes})  # fmt: skip
+    free = {"threads": 0, "device": "auto", "backend": "auto"}
+    assert again.with_(**free) == made.with_(**free)
 
 
 def test_evaluate_trains_several_seeds_and_says_mean_and_spread(tmp_path: Path) -> None:

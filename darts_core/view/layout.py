@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from darts_core.genotype import CellGenes
 from darts_core.space import CellSpec, dag
 
 Point = tuple[float, float]
@@ -208,6 +209,42 @@ def layered(
     routes = tuple(tuple(points[lane] for lane in lanes_of) for lanes_of in passed)
     height = max(y + size[1] / 2 for (_, y), size in zip(points, sizes, strict=True))
     return Layers(tuple(points[: len(points) - len(lanes)]), routes, right - across, height)
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A derived cell as it is drawn: middles of boxes, and the points that each line passes, its two ends included."""
+
+    states: tuple[Point, ...]  # the cell's inputs, then its nodes
+    output: Point
+    labels: tuple[tuple[str, Point], ...]  # (operation, middle of its label), gene by gene
+    lines: tuple[tuple[str, tuple[Point, ...]], ...]  # two per label; "": from a node to the output
+    width: float
+    height: float
+
+
+def derived_layout(genes: CellGenes, box: float, label: float, across: float = 30.0) -> Derived:
+    """States and labels of operations are all items of one layered drawing, so that no label ever lies on a line.
+
+    Args:
+        box, label: widths of the box of a state, and of the label of an operation.
+        across: free space from column to column.
+    """
+    states = genes.inputs + len(genes.nodes)
+    labels = [(gene.op, gene.source, genes.inputs + node) for node, kept in enumerate(genes.nodes) for gene in kept]
+    output = states + len(labels)
+    sizes = [(box, 38.0)] * states + [(label, 26.0)] * len(labels) + [(box, 38.0)]
+    links = [link for n, (_, s, t) in enumerate(labels) for link in ((s, states + n), (states + n, t))]
+    links += [(state, output) for state in genes.output]
+    drawn = layered(sizes, links, across, last=output)
+    at = drawn.points
+    lines = []
+    for n, ((source, target), route) in enumerate(zip(links, drawn.routes, strict=True)):
+        (x0, y0), (x1, y1) = at[source], at[target]
+        ends = ((x0 + sizes[source][0] / 2, y0), *route, (x1 - sizes[target][0] / 2, y1))
+        lines.append((labels[n // 2][0] if n < 2 * len(labels) else "", ends))
+    named = tuple((op, at[states + n]) for n, (op, _, _) in enumerate(labels))
+    return Derived(at[:states], at[output], named, tuple(lines), drawn.width, drawn.height)
 
 
 def _ranks(items: int, links: Sequence[Link], last: int | None) -> list[int]:

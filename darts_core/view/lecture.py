@@ -19,6 +19,7 @@ from darts_core.view.recorded import Recorded
 from darts_core.view.tables import columns, marks, thin
 
 SCRIPTS = ("ribbon.js", "charts.js", "lecture.js", "reasons.js")  # in the order in which they need one another
+CURVES = ("loss", "accuracy")
 CHARTS = ("shares", "loss", "accuracy", "entropy", "eigenvalue")
 
 
@@ -45,12 +46,12 @@ def lecture_data(
     }
 
 
-def chart_data(run: Recorded) -> list[dict[str, Any]]:
+def chart_data(run: Recorded, names: Sequence[str] = CHARTS) -> list[dict[str, Any]]:
     """The figures of a run, filled; those that have nothing to show are left out."""
     kind = next(iter(run.space.cells))
     table = columns(run.steps, run.metrics, run.events, run.space, kind)
     made = []
-    for name in CHARTS:
+    for name in names:
         figure = filled(templates(run.space.cells[kind].ops)[name], table, marks(run.events))
         if any(value is not None for trace in figure["data"] for value in trace["y"]):
             title = figure["layout"]["title"]["text"]
@@ -129,6 +130,16 @@ def lecture_js() -> str:
 
 def lecture_css() -> str:
     return "\n".join(Path(__file__).with_name(name).read_text("utf-8") for name in ("ribbon.css", "lecture.css"))
+
+
+def training_cards(run: Recorded) -> list[dict[str, Any]]:
+    """Cards of `mountReasons` for a cell in training: its curves. Its mix never changes, so nothing else is drawn."""
+    now = run.last_step
+    return [
+        {"title": made["title"], "sentences": [made["about"]], "now": now,
+         "chart": {"data": made["data"], "layout": made["layout"]}}
+        for made in chart_data(run, CURVES)
+    ]  # fmt: skip
 
 
 def reason_cards(run: Recorded, found: Sequence[Reason]) -> list[dict[str, Any]]:

@@ -1,10 +1,12 @@
 """The cell over a search as moving pictures: frames painted with Pillow from the same ribbons as the SVG.
 
-A GIF needs nothing else. An MP4 is made of the same frames by the `ffmpeg` program, where it is installed.
+A GIF needs nothing else. An MP4 is made of the same frames by the `ffmpeg` program: the system's, or the one that the
+package imageio-ffmpeg brings.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io as memory
 import shutil
 import subprocess
@@ -16,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from darts_core import io
+from darts_core.config import EVALUATE
 from darts_core.derive import kept_edges, strongest
 from darts_core.errors import BadInput
 from darts_core.runs import RunReader
@@ -45,18 +48,16 @@ def gif(run: RunReader) -> bytes:
     return out.getvalue()
 
 
-def mp4(run: RunReader, seconds: float = 120.0) -> bytes:
+def mp4(run: RunReader, seconds: float = 120.0, most: int = FRAMES) -> bytes:
     """The film as H.264 in an MP4, of an even number of pixels each way.
 
     Raises:
         BadInput: as `gif`; or ffmpeg is not installed, fails, or takes longer than `seconds`.
     """
-    program = shutil.which("ffmpeg")
-    if program is None:
-        raise BadInput("export", "mp4", "needs the program ffmpeg, which is not installed", "install it, or export gif")
+    program = ffmpeg()
     with tempfile.TemporaryDirectory() as folder:  # an MP4's index is written last, so it cannot go through a pipe
         target = Path(folder) / "film.mp4"
-        frames = list(painted(run))
+        frames = list(painted(run, most))
         width, height = (n - n % 2 for n in frames[0].size)
         command = [
             program, "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}",
@@ -73,16 +74,33 @@ def mp4(run: RunReader, seconds: float = 120.0) -> bytes:
         return io.read_bytes(target, 1 << 30)
 
 
+def ffmpeg() -> str:
+    """Where the program is.
+
+    Raises:
+        BadInput: it is not installed.
+    """
+    if found := shutil.which("ffmpeg"):
+        return found
+    if importlib.util.find_spec("imageio_ffmpeg"):
+        from imageio_ffmpeg import get_ffmpeg_exe
+
+        return get_ffmpeg_exe()
+    fix = "pip install imageio-ffmpeg (or darts-workbench[film]), or export gif"
+    raise BadInput("export", "mp4", "needs the program ffmpeg, which is not installed", fix)
+
+
 def painted(run: RunReader, most: int = FRAMES) -> Iterator[Image.Image]:
     """RGB pictures of all cells of a run, at most `most` steps of it, the first and the last among them.
 
     Raises:
-        BadInput: the run has no step, or its records hold no mix.
+        BadInput: the run has no step, or it trains one cell, which does not change.
     """
     space, count = SearchSpace.from_json(run.info["space"], f"run {run.name}"), run.step_count()
     if not count:
         raise BadInput(f"run {run.name}", "step", "no step is recorded", "let it run first")
-    if any(f"mix.{kind}" not in dict(run.layout.tensors) for kind in space.cells):
+    held = dict(run.layout.tensors)
+    if run.info["config"].get("strategy") == EVALUATE or any(f"mix.{kind}" not in held for kind in space.cells):
         raise BadInput(f"run {run.name}", "", "is not a search: its cell does not change", "export svg or png")
     at = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
     for index in at:

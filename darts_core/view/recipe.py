@@ -6,7 +6,9 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from darts_core.config import PRESETS
+from darts_core.config import EVALUATE, PRESETS, SearchConfig
+from darts_core.evaluation import EVALUATIONS, evaluation_config
+from darts_core.zoo import GIVEN, zoo
 
 
 def reproduction(info: Mapping[str, Any]) -> str:
@@ -15,18 +17,32 @@ def reproduction(info: Mapping[str, Any]) -> str:
     A branch is said as the branch of its parent that it is. Orders given while it ran are not in it; `repeat` has them.
     """
     config = info["config"]
+    if config.get("strategy") == EVALUATE:
+        command, usual = _evaluation(config)
+    else:
+        command, usual = ["search"], {name: choice.config().to_dict() for name, choice in PRESETS.items()}
     free = ("threads", "device", "backend", "pace")
-    near: dict[str, dict[str, Any]] = {}
-    for name, choice in PRESETS.items():
-        usual = choice.config().to_dict()
-        near[name] = {key: value for key, value in config.items() if key not in free and usual.get(key) != value}
+    near = {
+        name: {key: value for key, value in config.items() if key not in free and values.get(key) != value}
+        for name, values in usual.items()
+    }
     preset = min(near, key=lambda name: len(near[name]))
     changed = [part for key, value in near[preset].items() for part in ("--set", f"{key}={_typed(value)}")]
     if info["parent"]:
         parent = info["parent"]
         start = ["branch", str(parent["run"]), "--epoch", str(parent["epoch"])]
         return shlex.join(["python", "-m", "darts_core", *start, *_branch_changes(info, changed)])
-    return shlex.join(["python", "-m", "darts_core", "search", "--preset", preset, *changed])
+    return shlex.join(["python", "-m", "darts_core", *command, "--preset", preset, *changed])
+
+
+def _evaluation(config: Mapping[str, Any]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """The command that trains this cell, and what each preset would make of it."""
+    cell = SearchConfig.from_dict(config, "run").genotype()
+    known = next((name for name, entry in zoo().items() if entry.genotype == cell), str(config["genotype"]))
+    label = known if known in zoo() else GIVEN
+    told = {"dataset": config["dataset"]}  # as if asked for by a flag: `quick` depends on it
+    usual = {name: evaluation_config(name, cell, label, told).to_dict() for name in EVALUATIONS}
+    return ["evaluate", "--genotype", known, "--dataset", str(config["dataset"])], usual
 
 
 def _branch_changes(info: Mapping[str, Any], otherwise: list[str]) -> list[str]:

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from darts_core.config import EVALUATE
 from darts_core.derive import derive, kept_edges
 from darts_core.errors import BadInput
 from darts_core.events import short
 from darts_core.runs import RunReader
 from darts_core.view import explain, tables
-from darts_core.view.lecture import lecture_css, lecture_data, lecture_js, reason_cards
+from darts_core.view.lecture import lecture_css, lecture_data, lecture_js, reason_cards, training_cards
 from darts_core.view.palette import KIND_TITLES
 from darts_core.view.recipe import reproduction
 from darts_core.view.recorded import Recorded, recorded
@@ -31,7 +32,7 @@ FRAMES = 300  # records of the scrubber: more cannot be told apart, and cost eve
 START = """
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  mountLecture(document.getElementById("lecture"), data.lecture);
+  if (data.lecture) mountLecture(document.getElementById("lecture"), data.lecture);
   mountReasons(document.getElementById("reasons"), data.reasons);
 })();
 """
@@ -67,10 +68,8 @@ def report(reader: RunReader) -> bytes:
     run = recorded(reader, most=FRAMES)
     if not len(run.steps):
         raise BadInput(f"run {run.name}", "", "no step was recorded yet", "let it run first")
-    genotype = run.result() or derive(run.space, run.mixes())
-    close = recorded(reader, run.events, CLOSELY)
-    found = explain.reasons(close)
-    data = {"lecture": lecture_data([run], charts=True), "reasons": reason_cards(close, found)}
+    fixed = run.info["config"].get("strategy") == EVALUATE  # one cell is trained: nothing moves but its curves
+    body, data = _training(run) if fixed else _search(run, recorded(reader, run.events, CLOSELY))
     script = lecture_js() + START
     policy = "; ".join(
         (
@@ -85,17 +84,7 @@ def report(reader: RunReader) -> bytes:
     parts = [
         f"<h1>{escape(run.title)}</h1>",
         _paragraph(_described(run, status.state, status.message)),
-        "<h2>The search</h2>",
-        _paragraph(
-            "Each ribbon is an edge of the cell; its stripes are the operations mixed on it, as wide as their weights. "
-            "Orange is the skip connection. Move the slider, or press Play."
-        ),
-        f'<div class="lecture" id="lecture">{_still(run)}</div>',
-        "<h2>The derived cell</h2>",
-        f'<div class="picture wide">{genotype_svg(genotype)}</div>',
-        "<h2>Why each edge is kept</h2>",
-        _paragraph(explain.summary(found)),
-        f'<div class="lecture" id="reasons">{_sentences(found)}</div>',
+        *body,
         *_worth(run.events),
         *_happened(run.events),
         "<h2>Make it again</h2>",
@@ -111,6 +100,40 @@ def report(reader: RunReader) -> bytes:
         f'<script type="application/json" id="data">{_json(data)}</script><script>{script}</script></body></html>\n'
     )
     return text.encode("utf-8", "replace")
+
+
+def _search(run: Recorded, close: Recorded) -> tuple[list[str], dict[str, Any]]:
+    """What there is to see of a search, and the data of its drawings. `close`: the same run with more records."""
+    genotype, found = run.result() or derive(run.space, run.mixes()), explain.reasons(close)
+    parts = [
+        "<h2>The search</h2>",
+        _paragraph(
+            "Each ribbon is an edge of the cell; its stripes are the operations mixed on it, as wide as their weights. "
+            "Orange is the skip connection. Move the slider, or press Play."
+        ),
+        f'<div class="lecture" id="lecture">{_still(run)}</div>',
+        "<h2>The derived cell</h2>",
+        f'<div class="picture wide">{genotype_svg(genotype)}</div>',
+        "<h2>Why each edge is kept</h2>",
+        _paragraph(explain.summary(found)),
+        f'<div class="lecture" id="reasons">{_sentences(found)}</div>',
+    ]
+    return parts, {"lecture": lecture_data([run], charts=True), "reasons": reason_cards(close, found)}
+
+
+def _training(run: Recorded) -> tuple[list[str], dict[str, Any]]:
+    """The same of one cell that is trained from scratch."""
+    cards = training_cards(run)
+    said = "".join(_paragraph(f"{card['title']}: {' '.join(card['sentences'])}") for card in cards)
+    on = "test images" if run.info["config"].get("train_on") == "all" else "held-out training images"
+    parts = [
+        "<h2>The cell</h2>",
+        f'<div class="picture wide">{genotype_svg(run.result() or derive(run.space, run.mixes()))}</div>',
+        "<h2>The training</h2>",
+        _paragraph(f"From random weights; the cell does not change. Validation here means {on}; they decide nothing."),
+        f'<div class="lecture" id="reasons">{said}</div>',
+    ]
+    return parts, {"reasons": cards}
 
 
 def _json(data: Mapping[str, Any]) -> str:
@@ -176,7 +199,13 @@ def _worth(events: Sequence[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return []
     head = ("network", "accuracy, mean", "range", "trainings")
-    return ["<h2>What it is worth</h2>", _paragraph("On test images where they were measured."), _table(head, rows)]
+    said = ["<h2>What it is worth</h2>", _paragraph("On test images where they were measured."), _table(head, rows)]
+    ends = [line["summary"] for line in events if line["type"] == "finished"]
+    if ends and "multiply_adds" in ends[-1]:
+        size, adds, wait = (ends[-1].get(name, 0) for name in ("parameters", "multiply_adds", "latency_ms"))
+        words = f"{size:,.0f} parameters; {adds:,.0f} multiply-adds per image, those of convolutions and linear layers"
+        said.append(_paragraph(f"{words}; {wait:.1f} ms for one image on the machine that trained it."))
+    return said
 
 
 def _happened(events: Sequence[Mapping[str, Any]]) -> list[str]:

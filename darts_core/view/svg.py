@@ -15,7 +15,7 @@ import numpy as np
 from darts_core.errors import BadInput
 from darts_core.genotype import CellGenes, Genotype
 from darts_core.space import CellSpec
-from darts_core.view.layout import BOX, Box, Line, cell_layout, layered
+from darts_core.view.layout import BOX, Box, Line, cell_layout, derived_layout
 from darts_core.view.palette import FILL, FONT, INK, KIND_TITLES, LINE, MUTED, OP_MEANING, PAPER, colour, colours
 
 WIDE = 15.0  # thickness of a ribbon, in drawing units
@@ -162,26 +162,16 @@ def _reading(genotype: Genotype) -> tuple[str, ...]:
 
 
 def _derived(genes: CellGenes) -> _Drawing:
-    """States and operation labels are all items of one layered drawing, so that no label ever lies on a line."""
-    inputs = genes.inputs
-    states = inputs + len(genes.nodes)
-    labels = [(gene.op, gene.source, inputs + node) for node, kept in enumerate(genes.nodes) for gene in kept]
-    output = states + len(labels)
-    pill = max([_pill_width(op) for op, _, _ in labels], default=0.0)
-    sizes = [(BOX, 38.0)] * states + [(pill, 26.0)] * len(labels) + [(BOX, 38.0)]
-    links = [link for n, (_, s, t) in enumerate(labels) for link in ((s, states + n), (states + n, t))]
-    links += [(state, output) for state in genes.output]
-    drawn = layered(sizes, links, last=output)
-    at = drawn.points
+    ops = {gene.op for node in genes.nodes for gene in node}
+    pill = max([_pill_width(op) for op in ops], default=0.0)
+    drawn = derived_layout(genes, BOX, pill)
     lines = []
-    for n, (link, route) in enumerate(zip(links, drawn.routes, strict=True)):
-        (x0, y0), (x1, y1) = at[link[0]], at[link[1]]
-        ends = [(x0 + sizes[link[0]][0] / 2, y0), *route, (x1 - sizes[link[1]][0] / 2, y1)]
-        paint, thick = (colour(labels[n // 2][0]), 3.5) if n < 2 * len(labels) else (LINE, 1.5)
-        lines.append(f'<path d="{_smooth(ends)}" fill="none" stroke="{paint}" stroke-width="{thick}"/>')
-    pills = "".join(_pill(op, *at[states + n], pill) for n, (op, _, _) in enumerate(labels))
-    boxes = [_box(Box(*_state(i, inputs), *at[i], BOX, 38.0)) for i in range(states)]
-    boxes.append(_box(Box("c", "k", *at[output], BOX, 38.0)))
+    for op, points in drawn.lines:
+        paint, thick = (colour(op), 3.5) if op else (LINE, 1.5)
+        lines.append(f'<path d="{_smooth(points)}" fill="none" stroke="{paint}" stroke-width="{thick}"/>')
+    pills = "".join(_pill(op, *at, pill) for op, at in drawn.labels)
+    boxes = [_box(Box(*_state(i, genes.inputs), *at, BOX, 38.0)) for i, at in enumerate(drawn.states)]
+    boxes.append(_box(Box("c", "k", *drawn.output, BOX, 38.0)))
     return _Drawing("".join(lines) + pills + "".join(boxes), drawn.width, drawn.height)
 
 
