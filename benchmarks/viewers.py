@@ -232,8 +232,8 @@ def main() -> None:
         f"{told['loss']} lost (rounds: {rounds})"
     )
     print(
-        f"  the search had {100 * found['search_cpu']:.0f} % of a core without viewers; with them {told['loss_of_core']} "
-        f"less of it, and {told['loss_of_work']} fewer steps for the same time in it"
+        f"  the search had {100 * found['search_cpu']:.0f} % of a core without viewers; with them "
+        f"{told['loss_of_core']} less of it, and {told['loss_of_work']} fewer steps for the same time in it"
     )
     print(
         f"  of a core: server {100 * found['server_cpu']:.1f} %, viewers {100 * found['viewers_cpu']:.1f} % "
