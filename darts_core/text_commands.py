@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,6 +11,12 @@ from darts_core.config import EVALUATE
 from darts_core.drive import settings_in
 from darts_core.errors import BadInput
 from darts_core.runs import RunReader, runs_root
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from darts_core.language import LanguageTask
+    from darts_core.mix import Mix
 
 
 def add_to(app: typer.Typer, console: Console) -> None:
@@ -30,32 +36,45 @@ def add_to(app: typer.Typer, console: Console) -> None:
         runs: Annotated[str | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")] = None,
     ) -> None:
         """Write text with the language model of a run."""
-        reader = RunReader(runs_root(runs), run)
-        saved = reader.checkpoints()
-        if not saved:
-            raise BadInput(f"run {run}", "checkpoint", "none is saved yet", "let it run an epoch first")
-        event = saved[-1] if epoch is None else reader.checkpoint_at(epoch)
-        config = settings_in(reader, event.file)
-        if not config.of_text:
-            raise BadInput(f"run {run}", "", "is about images", "generate needs a run on text")
-        import torch
+        net, task, mix = model_of(RunReader(runs_root(runs), run), epoch)
+        from darts_core.language import sample
 
-        from darts_core.language import language_task, sample
-        from darts_core.search.method import Moment
-        from darts_core.search.state import from_bytes
-        from darts_core.search.stepping import supernet_of
-        from darts_core.strategies import method_of
-
-        state = from_bytes(reader.read_checkpoint(event.file), event.file)
-        task, mix = language_task(config, torch.device("cpu")), None
-        if config.strategy == EVALUATE:
-            net = task.network(config.genotype())
-            means = {n.removeprefix("mean."): t for n, t in state.w_optimiser.items() if n.startswith("mean.")}
-            net.load_state_dict(means or state.weights)
-        else:
-            method = method_of(config)
-            net = supernet_of(task, method, state.stage, state.built)
-            net.load_state_dict(net.pack(state.weights))
-            mix = method.relax(state.alphas, Moment("read", state.epoch, 1.0, None, config.epochs, state.stage, 1.0))
-        text = sample(net, task.text, mix, length, seed, temperature, start, columns=min(config.batch, 16))
+        columns = min(task.config.batch, 16)
+        text = sample(net, task.text, mix, length, seed, temperature, start, columns)
         console.print(text, markup=False, soft_wrap=True)
+
+
+def model_of(reader: RunReader, epoch: int | None = None) -> tuple[nn.Module, LanguageTask, Mix | None]:
+    """The language model of a run on text after so many finished epochs (None: as last saved), its task, and the mix of
+    a search (None of a cell that was trained).
+
+    Raises:
+        BadInput: the run is about images, or has no such checkpoint.
+    """
+    saved = reader.checkpoints()
+    if not saved:
+        raise BadInput(f"run {reader.name}", "checkpoint", "none is saved yet", "let it run an epoch first")
+    event = saved[-1] if epoch is None else reader.checkpoint_at(epoch)
+    config = settings_in(reader, event.file)
+    if not config.of_text:
+        raise BadInput(f"run {reader.name}", "", "is about images", "generate needs a run on text")
+    import torch
+
+    from darts_core.language import language_task
+    from darts_core.search.method import Moment
+    from darts_core.search.state import from_bytes
+    from darts_core.search.stepping import supernet_of
+    from darts_core.strategies import method_of
+
+    state = from_bytes(reader.read_checkpoint(event.file), event.file)
+    task = language_task(config, torch.device("cpu"))
+    if config.strategy == EVALUATE:
+        net = task.network(config.genotype())
+        means = {n.removeprefix("mean."): t for n, t in state.w_optimiser.items() if n.startswith("mean.")}
+        net.load_state_dict(means or state.weights)
+        return net, task, None
+    method = method_of(config)
+    supernet = supernet_of(task, method, state.stage, state.built)
+    supernet.load_state_dict(supernet.pack(state.weights))
+    moment = Moment("read", state.epoch, 1.0, None, config.epochs, state.stage, 1.0)
+    return supernet, task, method.relax(state.alphas, moment)

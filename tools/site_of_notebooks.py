@@ -41,7 +41,8 @@ h1 { line-height: 1.2; }
 pre, .highlight { background: var(--soft); border: 1px solid var(--line); border-radius: 6px; font-size: 14px; }
 pre { padding: 10px 12px; overflow-x: auto; }
 .highlight pre { border: 0; margin: 0; background: none; }
-.said { white-space: pre; overflow-x: auto; border-left: 3px solid var(--line); background: none; border-radius: 0; }
+.said { white-space: pre-wrap; overflow-wrap: anywhere; }
+.said { border-left: 3px solid var(--line); background: none; border-radius: 0; }
 table { border-collapse: collapse; display: block; overflow-x: auto; }
 td, th { border: 1px solid var(--line); padding: 4px 10px; text-align: left; }
 .drawing svg { max-width: 100%; height: auto; }
@@ -49,7 +50,7 @@ td, th { border: 1px solid var(--line); padding: 4px 10px; text-align: left; }
 .row > * { flex: 1 1 260px; min-width: 0; }
 .control { display: inline-block; border: 1px solid var(--line); border-radius: 6px; padding: 0 8px; margin: 2px; }
 .control { font-size: 14px; }
-.panel { border: 1px solid var(--line); border-radius: 8px; padding: 10px; }
+.panel { border: 1px solid var(--line); border-radius: 8px; padding: 10px; margin: 12px 0; }
 .panel::before { content: "interactive in the notebook; here as it stood when it was run"; opacity: 0.75; }
 .panel::before { font-size: 13px; }
 math[display="block"] { overflow-x: auto; overflow-y: hidden; padding: 6px 0; }
@@ -169,7 +170,8 @@ def static(content: dict[str, Any], name: str) -> str:
     if "plotly" in content:
         layout = {key: value for key, value in content["plotly"].get("layout", {}).items() if key != "width"}
         figure = json.dumps([content["plotly"]["data"], layout]).replace("</", "<\\/")
-        draw = f'Plotly.newPlot("chart-{name}", ...{figure}, {{responsive: true, displayModeBar: false}});'
+        draw = f'Plotly.newPlot("chart-{name}", ...{figure}, {{responsive: true, displayModeBar: false}})'
+        draw = f'addEventListener("DOMContentLoaded", () => {draw});'  # a row has its widths once all of it is there
         box = f'<div class="chart" id="chart-{name}" style="height: {layout.get("height", 400)}px"></div>'
         return f"{box}<script>{draw}</script>"
     if "html" in content:

@@ -21,7 +21,7 @@ import numpy as np
 import plotly.graph_objects as go
 import traitlets
 
-from darts_core.derive import collapse, derive, kept_edges
+from darts_core.derive import collapse, derive, kept_edges, skip_of
 from darts_core.genotype import Genotype
 from darts_core.runs import RunReader, send_order
 from darts_core.space import CellSpec, SearchSpace
@@ -179,16 +179,14 @@ class LiveRun(ipywidgets.VBox):
     Args:
         name: the run; it may be one that has just been started and has no folder yet.
         root: the folder of runs.
-        charts: names of `view.figures.templates`.
+        charts: names of `view.figures.templates` and `text_templates`; None: shares, and accuracy or perplexity.
     """
 
-    def __init__(
-        self, name: str, root: str | Path, charts: Sequence[str] = ("shares", "accuracy"), patience: float = 60
-    ):
+    def __init__(self, name: str, root: str | Path, charts: Sequence[str] | None = None, patience: float = 60):
         self.name, self.root, self.patience = name, Path(root), patience
         self.state, self.step, self.error = "starting", 0, ""
         self.chip = ipywidgets.HTML("<b>starting</b>")
-        self.meter = ipywidgets.HTML("")
+        self.meter, self.written = ipywidgets.HTML(""), ipywidgets.HTML("")
         self.buttons = {word: ipywidgets.Button(description=word) for word in ("Pause", "Resume", "Step", "Stop")}
         for word, button in self.buttons.items():
             button.on_click(partial(self._press, word.lower()))
@@ -198,12 +196,12 @@ class LiveRun(ipywidgets.VBox):
         self.rate.observe(self._steer, "value")
         self.ribbons: dict[str, Ribbon] = {}
         self.charts: dict[str, Chart] = {}
-        self._wanted, self._quiet = tuple(charts), False
+        self._wanted, self._quiet = charts, False
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True, name=f"live {name}")
         controls = ipywidgets.HBox([*self.buttons.values(), self.rate])
         self._body = ipywidgets.VBox([])
-        super().__init__([self.chip, controls, self.meter, self._body])
+        super().__init__([self.chip, controls, self.meter, self.written, self._body])
         self._thread.start()
 
     def _press(self, kind: str, button: Any) -> None:
@@ -227,7 +225,7 @@ class LiveRun(ipywidgets.VBox):
 
     def picture(self) -> Picture:
         """How the board stands now, as a picture that stays."""
-        return Picture(ipywidgets.VBox([self.chip, self.meter, self._body]))
+        return Picture(ipywidgets.VBox([self.chip, self.meter, self.written, self._body]))
 
     def close(self) -> None:
         """End the thread and take the widget away. The search itself goes on."""
@@ -267,12 +265,15 @@ class LiveRun(ipywidgets.VBox):
             even = cell.legal_array() / cell.legal_array().sum(-1, keepdims=True)
             self.ribbons[kind] = Ribbon(cell, even, KIND_TITLES.get(kind, kind))
         ops = next(iter(self.space.cells.values())).ops
-        templates = figures.templates(ops)
-        for name in self._wanted:
+        templates = figures.templates(ops) | figures.text_templates()
+        learning = "perplexity" if "train_perplexity" in reader.layout.metrics else "accuracy"
+        for name in self._wanted or ("shares", learning):
             chart = Chart(figures.fill(templates[name], {}))
             chart.update_layout(height=280, margin_t=36)
             self.charts[name] = chart
-        self._body.children = (*self.ribbons.values(), *self.charts.values())
+        abouts = {name: ipywidgets.HTML(f"<i>{templates[name]['layout']['meta']['about']}</i>") for name in self.charts}
+        charts = [part for name, chart in self.charts.items() for part in (chart, abouts[name])]
+        self._body.children = (*self.ribbons.values(), *charts)
 
     def _show(self, reader: RunReader, status: Any) -> None:
         self.state, self.step = status.state, status.step
@@ -288,17 +289,22 @@ class LiveRun(ipywidgets.VBox):
             cell = self.space.cells[kind]
             ribbon.show(mixes[kind], kept_edges(cell, genotype.cells[kind]))
         found = collapse(self.space, mixes, genotype)
+        kind = next(iter(self.space.cells))
+        skip = skip_of(self.space.cells[kind]) or "skips"
+        passes_on = {"skip_connect": "skip connections", "identity": "identities"}.get(skip, skip)
         self.meter.value = (
-            f"{found.derived_skips} of {found.derived_edges} derived edges are skip connections, mean skip weight "
+            f"{found.derived_skips} of {found.derived_edges} derived edges are {passes_on}, their mean weight is "
             f"{found.mean_skip_weight:.0%}: <b>{found.level}</b>"
         )
-        self._chart(reader, count)
+        self._chart(reader, count, kind)
 
-    def _chart(self, reader: RunReader, count: int) -> None:
+    def _chart(self, reader: RunReader, count: int, kind: str) -> None:
         stride = max(1, count // tables.POINTS)
         steps = reader.steps(0, None, stride)
         events, _ = reader.events()
-        kind = next(iter(self.space.cells))
+        said = [event for event in events if event["type"] == "sample"]
+        if said:
+            self.written.value = f"it writes: <i>{_plain(said[-1]['text'])}</i>"
         table = tables.columns(steps, reader.layout.metrics, events, self.space, kind)
         for chart in self.charts.values():
             traces: Any = chart.data

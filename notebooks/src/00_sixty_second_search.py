@@ -34,9 +34,8 @@ from darts_core.runs import RunReader, runs_root
 from darts_core.view.svg import genotype_svg
 from darts_core.view.widgets import Cell, LiveRun
 
-FAST = bool(
-    os.environ.get("DARTS_NB_FAST")
-)  # a shorter search, for machines that only check this notebook
+# a shorter search, for machines that only check this notebook
+FAST = bool(os.environ.get("DARTS_NB_FAST"))
 
 # %% [markdown]
 # ## Start it
@@ -81,7 +80,7 @@ Cell(genotype)
 # ## Take it away
 #
 # The cell is data. Here it is as JSON, and as the text that the authors' own code reads; the command line writes
-# files: `python -m darts_core export --run NAME --format svg --out cell.svg`.
+# files: `darts-workbench export NAME --format svg`.
 
 # %%
 print(json.dumps(genotype.to_json())[:300], "...\n")

@@ -53,7 +53,7 @@ print(
 # ## The whole graph, before anything is decided
 #
 # Every edge carries all eight operations, in equal parts. Point at a stripe; click an edge. Both inputs come from the
-# two cells before this one (`c_{k-1}` is the previous cell, `c_{k-2}` the one before it); the output glues all nodes
+# two cells before this one ($c_{k-1}$ is the previous cell, $c_{k-2}$ the one before it); the output glues all nodes
 # together.
 
 # %%
@@ -94,11 +94,12 @@ Cell(genotype, ["normal"])
 # %%
 choices = [op for op in cell.ops if op != "none"]
 genes = [gene for node in genotype.cells["normal"].nodes for gene in node]
+plain = str.maketrans({"{": None, "}": None})  # c_{k-2} as a menu can write it
 menus = [
     ipywidgets.Dropdown(
         options=choices,
         value=gene.op,
-        description=f"{cell.state_label(gene.source)} → node {index // 2}",
+        description=f"{cell.state_label(gene.source)} → node {index // 2}".translate(plain),
         style={"description_width": "110px"},
     )
     for index, gene in enumerate(genes)

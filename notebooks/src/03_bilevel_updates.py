@@ -143,7 +143,7 @@ xi = ipywidgets.FloatSlider(
 answer = ipywidgets.HTML()
 plane = Chart(
     [
-        *({"name": n, "mode": "lines", "line": {"color": COLOURS[n], "width": 2.5}} for n in ORDERS),
+        *({"name": n, "mode": "lines", "line": {"color": COLOURS[n], "width": 7 if "published" in n else 2.5}} for n in ORDERS),
         {"name": "w = alpha", "mode": "lines", "line": {"color": "#bbb", "dash": "dot"}, "x": [-3, 4], "y": [-3, 4]},
         {"name": "the answer", "mode": "markers", "marker": {"symbol": "star", "size": 14, "color": "#111"}, "x": [1], "y": [1]},
     ],
@@ -172,7 +172,7 @@ Panel([ipywidgets.HBox([start_a, start_w, xi]), plane, answer])
 # %% [markdown]
 # *Claim: first order ends at $\alpha = 2$, whatever you do: it never learns that $w$ will follow. Second order ends at
 # $\alpha = 2/(1 + 2\xi)$, and reaches the truth only for $\xi = 1/2$, which is one over the curvature of the training
-# loss: there, one step **is** training to the end.*
+# loss: there, one step **is** training to the end.* The two second orders lie on each other here, since the toy is quadratic.
 #
 # So second order is not "the exact method": it is exact about **one step**. Whoever chooses $\xi$ chooses a bias.
 # (In DARTS, $\xi$ is the learning rate of the weights.)
@@ -261,6 +261,8 @@ Chart(
 )  # fmt: skip
 
 # %% [markdown]
+# *Claim: from a radius of 0.01 downwards the error falls, but not in proportion: only below the last kink is it small.*
+#
 # The project offers both: `order=2` as published, since that is what the paper ran, and `order=exact`. Several
 # published reimplementations got the finite difference wrong by a missing pair of parentheses, and nobody noticed,
 # because searches ran anyway. The remedy is the next cell: check against autograd through the whole step.

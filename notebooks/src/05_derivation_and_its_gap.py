@@ -105,13 +105,14 @@ print(
 ordered = np.sort(last, axis=-1)
 margins = ordered[:, -1] - ordered[:, -2]
 names = [f"{cell.state_label(i)} → {cell.state_label(j)}" for i, j in cell.edges]
+names = [name.replace("{", "").replace("}", "") for name in names]  # c_k-2: a chart knows no TeX
 Chart(
     [{"type": "bar", "x": names, "y": margins, "marker": {"color": ["#333" if k else "#bbb" for k in kept_edges(cell, strongest(cell, last))]}}],
     {"title": "Margin of the best operation over the next (kept edges dark)", "yaxis": {"range": [0, 1]}, "height": 320, "font": {"family": FONT}},
 )  # fmt: skip
 
 # %% [markdown]
-# *Claim: the margins differ several times over; where they are small, another seed would choose otherwise.*
+# *Claim: the margins differ several times over; where they are small, a small push turns the choice.*
 #
 # ## The gap
 #
@@ -142,7 +143,7 @@ bars = [
             "arrayminus": [gap[name][role].mean - gap[name][role].low for role in roles],
         },
     }
-    for name, title, colour in (("healthy", "clean labels", "#0072b2"), ("collapsing", "40 % random labels", "#d55e00"))
+    for name, title, colour in (("healthy", "clean labels", "#333"), ("collapsing", "40 % random labels", "#999"))
 ]  # fmt: skip
 Chart(
     bars,

@@ -27,9 +27,11 @@ import ipywidgets
 import numpy as np
 import torch
 
+from darts_core import tally
 from darts_core.config import preset_named
 from darts_core.methods import betadarts, darts, fairdarts, maxw, pcdarts
 from darts_core.mix import Alphas
+from darts_core.runs import samples_root
 from darts_core.search.bilevel import Host
 from darts_core.search.method import Method, Moment
 from darts_core.search.parts import max_w
@@ -56,6 +58,9 @@ for name, method in METHODS.items():
     print(f"{name:>11} fills: {', '.join(seats) or 'nothing'}")
 
 # %% [markdown]
+# (DARTS itself fills `relax` with the softmax that notebook 02 showed, so that it can have a temperature and skip dropout:
+# in weight steps some skip connections are switched off at random, so that the convolutions learn to do without them.)
+#
 # ## The same alphas, other mixes
 #
 # One edge with a skip connection and a separable convolution. Drag the two alphas, and see what each method makes of
@@ -219,12 +224,56 @@ columns = [
 Panel([slider, ipywidgets.HBox(columns)])
 
 # %% [markdown]
-# ## What cures what
+# (PC-DARTS draws thinner lines: it weighs the edges too, and a line is as wide as its edge weighs.)
 #
-# Cures depend on the space: what helps where two operations compete (S2) need not help where `none` is among them.
-# Stopping at the lowest validation loss is simpler than all of them, and as good in our measurements. Stronger weight
-# decay, a known repair at CIFAR scale, does nothing in this small setting, because batch norm makes the scale of the
-# weights nearly irrelevant. Whoever reports one space and one seed reports nothing.
+# ## What cures what: five seeds, and the truth looked up
+#
+# A recorded comparison (`compare`, notebook 10) in the space whose 729 cells were all trained beforehand: 40 % random labels,
+# 20 epochs, 5 seeds. Choose what to look at.
+
+# %%
+recorded = tally.read(samples_root().parent / "comparisons" / "nb3-noise")
+NAMES = {"darts": "DARTS", "darts:label_noise=0": "DARTS, clean labels", "max-w": "Max-W", "pc-darts": "PC-DARTS",
+         "fair-darts": "FairDARTS", "random:score=table:trials=1": "one cell at random",
+         "random:score=table:trials=20": "best of 20 at random"}  # fmt: skip
+rows_of = {NAMES[row.method]: row for row in recorded.rows if row.method in NAMES}
+look = ipywidgets.Dropdown(
+    options={
+        "accuracy of the derived cell": "accuracy",
+        "skips among its 6 edges": "skips",
+        "loss by pruning": "gap",
+    },
+    description="look at",
+)
+seeds = Chart(
+    [{"name": "a seed", "mode": "markers", "marker": {"color": "#777", "size": 10, "opacity": 0.6}},
+     {"name": "mean", "mode": "markers", "marker": {"color": "#111", "symbol": "line-ns-open", "size": 20, "line": {"width": 3}}}],
+    {"height": 360, "width": 760, "margin": {"l": 170}, "yaxis": {"autorange": "reversed"}},
+)  # fmt: skip
+
+
+def by_seed(_=None) -> None:
+    told = {name: row for name, row in rows_of.items() if row.values(look.value)}
+    dots = [(v, name) for name, row in told.items() for v in row.values(look.value)]
+    with seeds.batch_update():
+        seeds.data[0].x, seeds.data[0].y = [v for v, _ in dots], [name for _, name in dots]
+        seeds.data[1].x, seeds.data[1].y = (
+            [row.mean(look.value) for row in told.values()],
+            list(told),
+        )
+        seeds.layout.title = f"{look.label}, 5 seeds each"
+        seeds.layout.xaxis.tickformat = None if look.value == "skips" else ".0%"
+
+
+look.observe(by_seed, "value")
+by_seed()
+Panel([look, seeds])
+
+# %% [markdown]
+# *Claim: here PC-DARTS and FairDARTS end well with every seed, Max-W collapses in four of five, and looking up 20 cells drawn
+# at random does as well as the best of them.* (One random cell is a bet: seven in ten are above 95 %, the others far below;
+# these five were lucky.) In S2, the space above, Max-W kept 2 to 4 skips of 6 over ten seeds (`darts_core/cures.py`): **cures
+# depend on the space**. And plain DARTS differs so much from seed to seed that a single run can be made to tell any story.
 #
 # ## Exercises
 #
@@ -264,6 +313,10 @@ assert (
     and abs(penalty_at(2.0) - penalty_at(-2.0)) < 1e-5
 )
 assert sizes["PC-DARTS, K = 4"] < sizes["DARTS"] / 2
+found = {name: row.values("accuracy") for name, row in rows_of.items()}
+assert min(found["PC-DARTS"] + found["FairDARTS"]) > 0.9 and sorted(found["Max-W"])[2] < 0.6
+assert np.mean(found["best of 20 at random"]) > np.mean(found["PC-DARTS"])
+assert np.std(found["DARTS"]) > 0.1
 assert early < late and both.relax is METHODS["Max-W"].relax
 assert all(np.isfinite(h[-1]).all() for h in histories.values())
 print("Each repair is a line or two, and each line does what its paper's formula says.")
