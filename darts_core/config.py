@@ -178,6 +178,13 @@ class SearchConfig:
     w_lr_min: float = _setting(
         0.001, "weights", "Learning rate of the weights that the cosine would reach.", 0, 100, steer=True
     )
+    w_power: float = _setting(
+        0.0, "weights", "Order of cosine power annealing, from 1 up (sharpDARTS: 2); 0: the cosine of DARTS.",
+        0, 1000, steer=True,
+    )  # fmt: skip
+    w_rise: int = _setting(
+        0, "weights", "Epochs in which the rate rises before it falls; with w_power.", 0, 10_000, unit="epochs"
+    )
     momentum: float = _setting(0.9, "weights", "Momentum of the weights' SGD.", 0, 0.999, steer=True)
     w_decay: float = _setting(3e-4, "weights", "Weight decay of the weights.", 0, 1, steer=True)
     clip: float = _setting(5.0, "weights", "Largest L2 norm of the weights' gradient.", 1e-6, 1e6, steer=True)
@@ -266,6 +273,12 @@ class SearchConfig:
                 f"{self.w_lr_min:g} is above w_lr {self.w_lr:g}",
                 "the rate falls along a cosine: give a smaller one",
             )
+        if 0 < self.w_power < 1:
+            fix = "give 1 or more, or 0 for the cosine of DARTS"
+            raise BadInput(HERE, "w_power", f"{self.w_power:g} is below 1", fix)
+        if self.w_rise and (not self.w_power or self.w_rise >= self.epochs):
+            what = f"{self.w_rise} epochs leave none to fall in" if self.w_power else "needs cosine power annealing"
+            raise BadInput(HERE, "w_rise", what, "set fewer than epochs" if self.w_power else "set w_power, say 2")
         if self.channels % 2:
             raise BadInput(
                 HERE,

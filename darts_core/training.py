@@ -31,8 +31,8 @@ from darts_core.optimise import Momentum, clipped
 from darts_core.search.host import Host, Snapshot, Waits, heard
 from darts_core.search.option import Choice, Range
 from darts_core.search.pace import Pace
+from darts_core.search.rates import annealed
 from darts_core.search.state import State
-from darts_core.search.stepping import cosine
 from darts_core.seeds import seed
 from darts_core.tasks import ImageTask
 
@@ -148,7 +148,7 @@ class Training:
         """The learning rate of this epoch, a closed form."""
         if self.options.schedule == "step":
             return self.config.w_lr * FALL**self.epoch
-        return cosine(self.config, self.epoch)
+        return annealed(self.config, self.epoch)
 
     def one_step(self) -> Step:
         """SGD on one batch; after the last batch of an epoch the held-out images are measured."""

@@ -35,7 +35,7 @@ def test_the_paper_preset_is_the_paper_s_setting() -> None:
 
 
 def test_the_learning_rate_is_the_original_one() -> None:
-    from darts_core.search.stepping import cosine
+    from darts_core.search.rates import annealed
 
     paper = preset_named("paper").config()
     known = {
@@ -48,7 +48,7 @@ def test_the_learning_rate_is_the_original_one() -> None:
         49: 0.0010236793,
     }
     for epoch, rate in known.items():
-        assert cosine(paper, epoch) == pytest.approx(rate, abs=5e-11)
+        assert annealed(paper, epoch) == pytest.approx(rate, abs=5e-11)
 
 
 def test_every_setting_has_a_sentence_a_default_in_range_and_a_name_of_its_own() -> None:

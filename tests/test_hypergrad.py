@@ -18,7 +18,7 @@ from darts_core.search.bilevel import Search
 from darts_core.search.hypergrad import unrolled, unrolled_fd
 from darts_core.search.method import Hyper, Loss, Objective, first_order, softmax_rows
 from darts_core.search.probes import alpha_hessian, dominant_eigenvalue
-from darts_core.search.stepping import cosine
+from darts_core.search.rates import annealed
 
 
 def prepared(steps: int = 2) -> tuple[Search, Objective]:
@@ -41,7 +41,7 @@ def brute_force(found: Search) -> list[Tensor]:
         return torch.nn.functional.cross_entropy(logits, batch[1])
 
     grads = torch.autograd.grad(loss(params, weights_batch), list(params.values()), create_graph=True)
-    settings, rate = found.config, cosine(found.config, found.epoch)
+    settings, rate = found.config, annealed(found.config, found.epoch)
     ahead = {}
     for (name, p), g in zip(params.items(), grads, strict=True):
         ahead[name] = p - rate * (settings.momentum * found.sgd.buffer(name) + g + settings.w_decay * p)
@@ -58,7 +58,7 @@ def test_virtual_step_is_the_step_that_sgd_would_make() -> None:
     found, objective = prepared()
     grads = [torch.randn_like(p) for p in found.params.values()]
     ahead = objective.ahead(objective.weights, grads)
-    found.sgd.step(grads, cosine(found.config, 0), found.config.momentum, found.config.w_decay)
+    found.sgd.step(grads, annealed(found.config, 0), found.config.momentum, found.config.w_decay)
     for name, p in found.params.items():
         torch.testing.assert_close(ahead[name], p.detach(), rtol=1e-12, atol=1e-14)
 
@@ -66,7 +66,7 @@ def test_virtual_step_is_the_step_that_sgd_would_make() -> None:
 def test_virtual_step_has_no_momentum_before_the_first_real_step() -> None:
     found, objective = prepared(steps=0)
     grads = [torch.ones_like(p) for p in found.params.values()]
-    rate, decay = cosine(found.config, 0), found.config.w_decay
+    rate, decay = annealed(found.config, 0), found.config.w_decay
     for name, w in objective.ahead(objective.weights, grads).items():
         p = found.params[name].detach()
         torch.testing.assert_close(w, p - rate * (1 + decay * p))
@@ -76,7 +76,7 @@ def test_published_difference_is_its_formula_step_by_step() -> None:
     """The eight steps of the released code on copies of the whole module, moved in place, as it does."""
     found, objective = prepared()
     weights_batch, arch_batch = found.task.batch("weights", 0, found.index), found.task.batch("arch", 0, found.index)
-    net, rate, settings = found.net, cosine(found.config, 0), found.config
+    net, rate, settings = found.net, annealed(found.config, 0), found.config
 
     def loss(module: torch.nn.Module, alphas: Alphas, batch: tuple[Tensor, Tensor]) -> Tensor:
         logits, _ = module(batch[0], type(found.read())(softmax_rows(alphas)))

@@ -33,7 +33,7 @@ from darts_core.search.stepping import Stepping
 from darts_core.seeds import seed
 from darts_core.tasks import VALIDATE_AT_MOST, Task
 
-OUTSIDE = ("w_lr", "w_lr_min", "a_lr", "pace")  # settings that reach a step as tensors, or not at all
+OUTSIDE = ("w_lr", "w_lr_min", "w_power", "a_lr", "pace")  # settings that reach a step as tensors, or not at all
 
 
 def bilevel(factory: Callable[..., Method]) -> Strategy:

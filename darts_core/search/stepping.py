@@ -26,6 +26,7 @@ from darts_core.search import probes
 from darts_core.search.host import Launched
 from darts_core.search.method import Hyper, Loss, Method, Moment, Objective, Weights, restricted
 from darts_core.search.parts import method_from
+from darts_core.search.rates import annealed
 from darts_core.search.replay import Replay, Unread
 from darts_core.seeds import seed
 from darts_core.tasks import Batch, Task
@@ -35,14 +36,6 @@ MUST_BE_FINITE = {  # in the order in which a step computes them
     "val_loss": "validation loss", "a_grad_norm": "gradient of the alphas", "train_loss": "training loss",
     "w_grad_norm": "gradient of the weights",
 }  # fmt: skip
-
-
-def cosine(config: SearchConfig, epoch: int, epochs: int = 0) -> float:
-    """The weights' rate in `epoch` (0-based) of `epochs` (0: of the settings): closed form, as the original's schedule
-    under the torch of its day.
-    """
-    turn = (1 + math.cos(math.pi * epoch / (epochs or config.epochs))) / 2
-    return config.w_lr_min + (config.w_lr - config.w_lr_min) * turn
 
 
 def supernet_of(task: Task, method: Method, stage: int, built: Mapping[str, Tensor]) -> Any:
@@ -152,10 +145,10 @@ class Stepping:
         """The weights' learning rate in this step."""
         scale = self.task.rate_scale(self.epoch, self.index)
         if not self.method.restarts:
-            return scale * cosine(self.config, self.epoch)
+            return scale * annealed(self.config, self.epoch)
         first = self.first_epoch(self.stage)
         after = self.first_epoch(self.stage + 1) if self.stage + 1 < len(self.method.stages) else self.config.epochs
-        return scale * cosine(self.config, self.epoch - first, after - first)
+        return scale * annealed(self.config, self.epoch - first, after - first)
 
     def architecture_step(self, weights_batch: Batch, numbers: dict[str, Any]) -> None:
         """Move the alphas once; adds its numbers, 0-d tensors, to `numbers`."""
