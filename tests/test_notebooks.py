@@ -79,6 +79,17 @@ def test_a_notebook_ends_by_asserting_its_claims_and_hides_its_solutions(number:
     assert "**Afterwards you can**" in text and "## Exercises" in text
 
 
+def test_a_handout_keeps_everything_but_solutions_and_the_closing_check(tmp_path: Path) -> None:
+    house.handout(tmp_path)
+    for source in house.sources():
+        whole, given = house.notebook(source), nbformat.read(tmp_path / house.paired(source).name, as_version=4)
+        kept, left = [cell.source for cell in given.cells], {cell.source for cell in given.cells}
+        gone = [cell for cell in whole.cells if cell.source not in left]
+        assert kept == [cell.source for cell in whole.cells if cell.source in left]
+        assert all("solution" in cell.metadata.get("tags", []) for cell in gone[:-2]), source.name
+        assert "claim" in gone[-2].source and "assert " in gone[-1].source and "## Exercises" in kept[-1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_notebook_runs_from_top_to_bottom(number: str, quick: Path) -> None:

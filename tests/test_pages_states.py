@@ -11,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import notes, process, stream
+from app.notebooks import notebooks
 from darts_core import events, runs
 from darts_core.config import PRESETS
 from darts_core.errors import BadInput
@@ -244,7 +245,8 @@ def test_every_lesson_leads_to_settings_and_pages_that_exist(folder: Path, monke
     monkeypatch.setattr(stream, "SAMPLES", SAMPLES)
     test = page("learn")
     links = [link.proto for link in test.get("page_link")]
-    assert len(links) >= 9
+    shelf = notebooks()[0]
+    assert len(links) >= 9 + len(shelf) and shelf, "each notebook has its page"
     known = {run.name for run in runs.list_runs(SAMPLES)}
     for link in links:
         query = dict(part.split("=", 1) for part in link.query_string.split("&") if part)
@@ -266,8 +268,6 @@ def test_the_tour_has_six_stops_and_shows_each(folder: Path, monkeypatch: pytest
 
 
 def test_notebooks_are_read_from_files_and_a_broken_one_is_a_sentence(tmp_path: Path) -> None:
-    from app.notebooks import notebooks
-
     assert notebooks(tmp_path / "none") == ([], [])
     cells = [{"cell_type": "markdown", "source": ["# 00 · A title\n", "\n", "Afterwards you\n", "can.\n\nMore."]}]
     (tmp_path / "00_a.ipynb").write_text(json.dumps({"cells": [*cells, {"cell_type": "code", "source": "1 + 1"}]}))

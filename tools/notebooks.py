@@ -1,8 +1,10 @@
-"""The notebooks' housekeeping: `python tools/notebooks.py sync | check | run [NUMBER ...] | site FOLDER | lab`.
+"""The notebooks' housekeeping: `python tools/notebooks.py sync | check | run [NUMBER ...] | site FOLDER |
+handout FOLDER | lab`.
 
 Edited are the texts in notebooks/src/*.py; the .ipynb files beside are written from them, without outputs, so that a
 change of one line is a change of one line in git too. `run` executes from top to bottom in a fresh kernel and leaves
-the files alone; `site` executes and writes pages that open from a folder, without network or kernel.
+the files alone; `site` executes and writes pages that open from a folder, without network or kernel; `handout` writes
+copies for a class, without the solutions and without the closing check.
 """
 
 from __future__ import annotations
@@ -84,6 +86,16 @@ def execute(source: Path) -> Any:
     return client.execute()
 
 
+def handout(folder: Path) -> None:
+    """Write every notebook without its solutions, and without the last cell, which checks what they compute."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in sources():
+        book = notebook(source)
+        last = next(i for i in range(len(book.cells) - 1, -1, -1) if book.cells[i].cell_type == "markdown")
+        book.cells = [cell for cell in book.cells[:last] if "solution" not in cell.metadata.get("tags", [])]
+        (folder / paired(source).name).write_text(nbformat.writes(book) + "\n", encoding="utf-8")
+
+
 def lab(words: list[str]) -> None:
     """Become JupyterLab at the first notebook. Its questions about news and updates are answered beforehand, in this
     environment alone: they would stand in the way of a class, and ask the network."""
@@ -117,6 +129,8 @@ def main(words: list[str]) -> int:
         from site_of_notebooks import write_site
 
         write_site(Path(rest[0]))
+    elif what == "handout" and len(rest) == 1:
+        handout(Path(rest[0]))
     else:
         print(__doc__, file=sys.stderr)
         return 2

@@ -136,6 +136,23 @@ LESSONS = (
     ),
 )
 
+# Per notebook, by its number, a page prepared for what it is about: for a class that has the dashboard open beside it.
+BESIDE: Mapping[str, Lesson] = {
+    "00": Lesson("Tiny search", "The same search here.", "live", {"preset": "tiny"}),
+    "01": Lesson("A real cell", "A derived cell and what each part costs.", "cells", {"run": "healthy"}),
+    "02": Lesson("The first step", "All operations nearly equal.", "replay", {"run": "healthy", "step": "1"}),
+    "03": Lesson("Second order", "The same search by equation 7.", "live", {"preset": "tiny", "order": "2"}),
+    "04": Lesson("All eight operations", "The search of this notebook.", "live", {"preset": "laptop"}),
+    "05": Lesson("Other rules", "Tab Derivation lab.", "cells", {"run": "healthy"}),
+    "06": Lesson(
+        "Noise and control", "One scrubber for both.", "compare", {"runs": "collapsing,healthy", "by": "percent"}
+    ),
+    "07": Lesson("A repair", "Skip dropout against the noise.", "live", {"preset": "collapse", "skip_dropout": "0.5"}),
+    "08": Lesson("A recurrent search", "Perplexity above its floor.", "live", {"preset": "recurrent"}),
+    "09": Lesson("What it was worth", "Derived and random cells of a run.", "replay", {"run": "healthy"}),
+    "10": Lesson("The list of runs", "What a sweep left in its folder.", "runs"),
+}
+
 
 def move(by: int) -> None:
     """The next or the previous stop; the open board takes its view once more."""
@@ -185,9 +202,13 @@ def lessons() -> None:
         with columns[i % 3].container(border=True, height="stretch"):
             st.markdown(f"##### {lesson.title}")
             st.write(lesson.text)
-            where = f"Open on {lesson.page.capitalize()}"
-            page, query = f"app_pages/{lesson.page}.py", dict(lesson.query)
-            st.page_link(page, label=where, icon=":material/arrow_forward:", query_params=query)
+            link(lesson, f"Open on {lesson.page.capitalize()}")
+
+
+def link(lesson: Lesson, words: str, help: str | None = None) -> None:
+    """A way to the lesson's page in its prepared state."""
+    page, query = f"app_pages/{lesson.page}.py", dict(lesson.query)
+    st.page_link(page, label=words, icon=":material/arrow_forward:", query_params=query, help=help)
 
 
 def shelf(found: list[Notebook]) -> None:
@@ -198,9 +219,12 @@ def shelf(found: list[Notebook]) -> None:
             st.markdown(f"##### {notebook.title}")
             st.markdown(notebook.promise)
             st.code(f"jupyter lab notebooks/{notebook.name}.ipynb", language=None)
-            if st.button("Read it here", icon=":material/menu_book:", key=f"read-{notebook.name}"):
-                st.query_params["notebook"] = notebook.name
-                st.rerun()
+            with st.container(horizontal=True, gap="small"):
+                if st.button("Read it here", icon=":material/menu_book:", key=f"read-{notebook.name}"):
+                    st.query_params["notebook"] = notebook.name
+                    st.rerun()
+                if beside := BESIDE.get(notebook.name[:2]):
+                    link(beside, f"{beside.title}, on {beside.page.capitalize()}", beside.text)
 
 
 def read(notebook: Notebook) -> None:
