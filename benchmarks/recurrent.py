@@ -9,7 +9,7 @@ Steps: `w` is a weight step (forward, backward, clip, SGD), `first` a first-orde
 
 `original` computes as the released code does: a list of hidden states, every function on every state in a Python
 loop, one sum per function, autograd through all of it, gradients of all weights in the alpha step too, a copy of
-the model for the virtual step. `reference` and `fast` are searches of this package through the
+the model for the virtual step. `reference`, `fast` and `compiled` are searches of this package through the
 functions that a search calls.
 
 All sides take turns in one process; a number is the median over the turns of (time of the original / time of the
@@ -40,7 +40,7 @@ from darts_core.search.bilevel import Host, Search
 from darts_core.strategies import STRATEGIES
 
 STEPS = ("w", "first", "second")
-BACKENDS = ("original", "reference", "fast")
+BACKENDS = ("original", "reference", "fast", "compiled")
 
 
 class Size(NamedTuple):

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from darts_core.tasks import ImageTask
 
 Say = Callable[[Step | Line], None]
-REFERENCE_TOO = ("reference", "graph", "triton")  # backends for which the reference's form of a net will do
+REPLAYED = ("graph", "triton")  # backends of an NVIDIA GPU
+REFERENCE_TOO = ("reference", *REPLAYED)  # backends for which the reference's form of a net will do
 POLL = 0.05  # seconds between looks for orders while paused
 
 
@@ -319,7 +320,9 @@ def _search(course: Drive) -> Iterator[Any]:
     if config.strategy == EVALUATE:
         backend = config.backend  # there is no supernet
     else:
-        wanted = "fast" if config.of_text and config.backend != "reference" else config.backend
+        wanted, elsewhere = config.backend, device.type != "cpu" or config.backend in REPLAYED
+        if config.of_text and elsewhere and wanted != "reference":
+            wanted = "fast"  # a hidden state is carried from step to step: no whole step is replayed
         backend, why = _backend(wanted, _backend_before(writer), device.type)
         if not config.of_text and backend not in REFERENCE_TOO and not covers(config.search_space()):
             backend, why = "reference", " (this space has no faster form)"

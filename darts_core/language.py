@@ -20,6 +20,7 @@ from darts_core.data.text_plan import TextBatch, TextPlan
 from darts_core.errors import BadInput
 from darts_core.genotype import Genotype
 from darts_core.mix import Mix
+from darts_core.nets.kernels import Kernels, build
 from darts_core.nets.recurrent import Decoded, Rates, RecurrentNetwork, RecurrentSupernet, zero_carry
 from darts_core.search.method import Loss, Weights
 from darts_core.space import SearchSpace
@@ -52,16 +53,20 @@ class LanguageTask:
         )
 
     def supernet(self, space: SearchSpace, **net: Any) -> RecurrentSupernet:
-        """The language model around the mixed cell; `reference` as the equations say it, else in few calls.
+        """The language model around the mixed cell in the form that the backend says; `auto`, which a driver settles
+        beforehand, is `fast`.
 
         Raises:
-            BadInput: the method wants a structural option that a recurrent cell does not have.
+            BadInput: the method wants a structural option that a recurrent cell does not have, or the compiled form
+                is wanted, and it cannot be built here.
         """
         for name in net:
             what = f"the recurrent supernet has no {name.replace('_', ' ')}, which this method needs"
             raise BadInput("settings", "strategy", what, "choose another method, for example darts")
         fast = self.config.backend != "reference"
-        made = RecurrentSupernet(space, self.vocabulary, self.config.units, self.rates, self.config.state_clip, fast)
+        kernels = Kernels(build.build()) if self.config.backend == "compiled" else None
+        sizes = (self.vocabulary, self.config.units)
+        made = RecurrentSupernet(space, *sizes, self.rates, self.config.state_clip, fast, kernels)
         return made.to(self.device, self.dtype)
 
     def network(self, genotype: Genotype) -> RecurrentNetwork:

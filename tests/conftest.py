@@ -13,7 +13,7 @@ from hypothesis import settings
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")                             # before torch is imported: tests share the cores
 
-os.environ.setdefault("DARTS_NO_COMPILER", "1")                  # test_compiled.py and test_contract.py take it away
+os.environ.setdefault("DARTS_NO_COMPILER", "1")                  # the tests of compiled forms take it away
 
 # Examples are not timed, for the cores are shared. The CI tries the same ones each time; by hand they are new ones.
 settings.register_profile("workbench", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)

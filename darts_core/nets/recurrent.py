@@ -22,6 +22,7 @@ from darts_core.errors import BadInput
 from darts_core.genotype import CellGenes, Genotype
 from darts_core.mix import Mix
 from darts_core.nets.decoder import cross_entropy
+from darts_core.nets.kernels import Kernels
 from darts_core.space import CellSpec, SearchSpace
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -225,16 +226,15 @@ class LanguageModel(nn.Module):
 class RecurrentSupernet(LanguageModel):
     """`net(tokens, mix, carry) -> (Decoded, carry)`: the language model around the cell that is searched.
 
-    `fast` computes the same function in few calls (`nets/recurrent_fast.py`).
+    `fast` computes the same function in few calls (`nets/recurrent_fast.py`), and with `kernels` what lies between the
+    matrix products of a CPU is compiled (`nets/recurrent_compiled.py`).
     """
 
     def __init__(
-        self, space: SearchSpace, vocabulary: int, units: int, rates: Rates, limit: float = 0.0, fast: bool = True
-    ) -> None:
-        from darts_core.nets.recurrent_fast import FastRecurrentCell
-
-        form = FastRecurrentCell if fast else MixedRecurrentCell
-        super().__init__(form(space.cells[KIND], units, limit), vocabulary, units, rates)
+        self, space: SearchSpace, vocabulary: int, units: int, rates: Rates, limit: float = 0.0, fast: bool = True,
+        kernels: Kernels | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(_mixed(space.cells[KIND], units, limit, fast, kernels), vocabulary, units, rates)
 
     def forward(self, tokens: Tensor, mix: Mix, carry: Tensor) -> tuple[Decoded, Tensor]:
         rows = mix.folded(KIND)
@@ -243,6 +243,15 @@ class RecurrentSupernet(LanguageModel):
             rows = rows * torch.tensor(run, dtype=rows.dtype, device=rows.device)
         said = self.spoken(tokens, carry, lambda x, h, masks: self.cell(x, h, rows, masks))
         return said, said.raw[-1]
+
+
+def _mixed(cell: CellSpec, units: int, limit: float, fast: bool, kernels: Kernels | None) -> MixedRecurrentCell:
+    from darts_core.nets.recurrent_compiled import CompiledRecurrentCell
+    from darts_core.nets.recurrent_fast import FastRecurrentCell
+
+    if not fast:
+        return MixedRecurrentCell(cell, units, limit)
+    return CompiledRecurrentCell(cell, units, limit, kernels) if kernels else FastRecurrentCell(cell, units, limit)
 
 
 class RecurrentNetwork(LanguageModel):

@@ -121,7 +121,7 @@ class Sequence(torch.autograd.Function):
         _, want_x, want_h, want_rows, want_first, want_matrices, *_ = ctx.needs_input_grad
         if torch.is_grad_enabled() or ctx.room is None:  # a graph is wanted, or this is the second time
             inputs, wanted = (x, h0, rows, first, matrices), (want_x, want_h, want_rows, want_first, want_matrices)
-            return (None, *_differentiable(cell, inputs, wanted, masks, grads[0]), None, None)
+            return (None, *differentiable(cell, inputs, wanted, masks, grads[0]), None, None)
         gates, both, s, scale, raw = ctx.room
         ctx.room = None  # its memory is written over on the way
         T, B, n = x.shape
@@ -132,7 +132,7 @@ class Sequence(torch.autograd.Function):
         columns = list(cell.columns.values())
         carried = torch.zeros_like(h0)
         for t in reversed(range(T)):
-            d = _bounded_back(grads[0][t] + carried, raw[t], out[t], cell.limit) / N
+            d = bounded_back(grads[0][t] + carried, raw[t], out[t], cell.limit) / N
             d_total = x.new_empty(B, N, n)
             d_next = d  # of state j + 1
             for j in reversed(range(N)):
@@ -224,7 +224,7 @@ def _normalise_back(grad: Tensor, y: Tensor, scale: Tensor) -> Tensor:
     return (grad - grad.mean(0)).addcmul_(y, inner, value=-1).mul_(scale)
 
 
-def _bounded_back(grad: Tensor, raw: Tensor, out: Tensor, limit: float) -> Tensor:
+def bounded_back(grad: Tensor, raw: Tensor, out: Tensor, limit: float) -> Tensor:
     """The gradient before `bounded`."""
     if not limit:
         return grad
@@ -234,7 +234,7 @@ def _bounded_back(grad: Tensor, raw: Tensor, out: Tensor, limit: float) -> Tenso
     return torch.where(factor < 1, grad * factor - raw * along, grad)
 
 
-def _differentiable(
+def differentiable(
     cell: FastRecurrentCell, inputs: tuple[Tensor, ...], wanted: tuple[bool, ...], masks: Masks, grad: Tensor
 ) -> list[Tensor | None]:
     """The same gradients by PyTorch's own calls, with a graph of their own."""

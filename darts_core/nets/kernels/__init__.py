@@ -1,6 +1,7 @@
 """The compiled kernels as Python sees them: a shared library, loaded with ctypes, that knows nothing of torch.
 
-`cell.cpp` is built on the machine it runs on (`build.py`), so nothing here depends on the version of torch or Python.
+`cell.cpp` and `recurrent.cpp` are built on the machine they run on (`build.py`), so nothing here depends on the version
+of torch or Python.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_POINTER, _INT = ctypes.c_void_p, ctypes.c_int
+_POINTER, _INT, _LONG, _DOUBLE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
 
 
 class Kernels:
@@ -23,6 +24,7 @@ class Kernels:
         self.library.cell_backward.argtypes = [_POINTER, _INT, _INT, *[_POINTER] * 7, _INT, *[_POINTER] * 4]
         for name in ("cell_sizes", "cell_forward", "cell_backward"):
             getattr(self.library, name).restype = None
+        self.recurrent = Recurrent(self.library)
 
     def plan(self, numbers: Sequence[int], wide: bool) -> tuple[Any, tuple[int, int]]:
         """A cell as the library reads it, and how many numbers and doubles a forward pass keeps for the way back.
@@ -49,3 +51,21 @@ class Kernels:
         tensors = [t.data_ptr() for t in (*passed, gradient)]
         found = [None if t is None else t.data_ptr() for t in wanted]
         self.library.cell_backward(plan, gradient.element_size() == 8, threads, *tensors, needs, *found)
+
+
+class Recurrent:
+    """The functions of `recurrent.cpp`, called with addresses: (float64 or not, columns B, units n, ...)."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.enter = _typed(library.recurrent_enter, *[_POINTER] * 3)
+        self.enter_back = _typed(library.recurrent_enter_back, *[_POINTER] * 4)
+        self.feed = _typed(library.recurrent_feed, _LONG, *[_POINTER] * 4, _LONG, _INT)
+        self.feed_back = _typed(library.recurrent_feed_back, _LONG, *[_POINTER] * 4, _LONG, *[_POINTER] * 2)
+        self.normalise = _typed(library.recurrent_normalise, _POINTER, _LONG, *[_POINTER] * 5, _INT, _DOUBLE)
+        back = (*[_POINTER] * 4, _DOUBLE, *[_POINTER] * 3, _LONG)
+        self.normalise_back = _typed(library.recurrent_normalise_back, *back)
+
+
+def _typed(function: Any, *more: Any) -> Any:
+    function.argtypes, function.restype = [_INT, _LONG, _LONG, *more], None
+    return function

@@ -1,4 +1,4 @@
-"""Build `cell.cpp` once with the machine's own compiler and keep the library in the user's cache folder.
+"""Build the kernels once with the machine's own compiler and keep the library in the user's cache folder.
 
     python -m darts_core.nets.kernels.build         # build now, if it is not there; says where it lies
 
@@ -25,7 +25,7 @@ from darts_core import io
 from darts_core.errors import BadInput, one_line
 from darts_core.nets.kernels import Kernels
 
-SOURCE = Path(__file__).parent / "cell.cpp"
+SOURCES = ("cell.cpp", "recurrent.cpp")
 PATIENCE = 300  # seconds that a compiler may take
 OPTIONS = (
     "-x", "c++", "-std=c++17", "-O3", "-shared", "-fPIC", "-pthread", "-fvisibility=hidden", "-fno-math-errno",
@@ -71,8 +71,13 @@ def library() -> Path | None:
     if not description:
         return None
     words = "\0".join([*OPTIONS, *native, description]).encode()
-    name = hashlib.sha256(Path(__file__).with_name(SOURCE.name).read_bytes() + words).hexdigest()[:20]
+    sources = b"\0".join(Path(__file__).with_name(source).read_bytes() for source in SOURCES)
+    name = hashlib.sha256(sources + words).hexdigest()[:20]
     return folder() / f"cell-{name}.so"
+
+
+def _sources() -> list[Path]:
+    return [Path(__file__).with_name(name) for name in SOURCES]
 
 
 def ready() -> Path | None:
@@ -107,7 +112,7 @@ def build() -> Path:
         with tempfile.TemporaryDirectory(prefix="building-", dir=path.parent) as aside:
             made = Path(aside) / path.name
             command = compiler() or ""
-            asked = [command, *OPTIONS, *described(command)[0], "-o", str(made), str(SOURCE)]
+            asked = [command, *OPTIONS, *described(command)[0], "-o", str(made), *map(str, _sources())]
             try:
                 done = subprocess.run(asked, capture_output=True, text=True, timeout=PATIENCE)
             except subprocess.TimeoutExpired as error:
