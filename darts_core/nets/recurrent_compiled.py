@@ -29,7 +29,7 @@ class CompiledRecurrentCell(FastRecurrentCell):
 
     def __init__(self, cell: CellSpec, units: int, limit: float, kernels: Kernels) -> None:
         super().__init__(cell, units, limit)
-        self.kernels, self.buffers = kernels, Buffers()
+        self.kernels, self.memory = kernels, Buffers()
 
     def forward(self, x: Tensor, h: Tensor, rows: Tensor, masks: Masks) -> Tensor:
         if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
@@ -60,7 +60,7 @@ class Room:
         shapes += [(N + 1, steps, B, n), (N + 1, steps, n), (steps, B, n), (B, N, n), (B, n)]
         shapes += [(N, steps, B, n)] if drops else []
         sizes = [torch.Size(shape).numel() for shape in shapes]
-        self.lease = cell.buffers.lease(sum(sizes), like.dtype)
+        self.lease = cell.memory.lease(sum(sizes), like.dtype)
         pieces = self.lease.buffer.split(sizes)
         views = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
         self.both, (self.s, self.scale, self.raw, self.total, self.spare, *dropped) = views[:N], views[N:]
