@@ -13,6 +13,7 @@ const CHART_NAMES = ["shares", "loss", "accuracy", "entropy", "eigenvalue"];
 const TEXT_NAMES = ["shares", "perplexity", "loss", "entropy", "eigenvalue"]; // of a search on text
 const LEARNING = ["perplexity", "loss", "accuracy"]; // what is left of them where a fixed cell is trained
 const COST_NAMES = ["parameters", "macs"];
+const TRUTH_NAMES = ["truth", "rank"]; // where every cell of the space is known
 
 // Feed
 
@@ -183,6 +184,8 @@ class Board {
     const { fixed, costs, cells } = this.data;
     const usual = this.data.text ? TEXT_NAMES : CHART_NAMES;
     this.charts = named(usual.filter((name) => !fixed || LEARNING.includes(name)));
+    if (this.data.known) this.charts.splice(3, 0, ...named(TRUTH_NAMES));
+    this.truth = truthPanel(this.data.known);
     this.otherShares = !fixed && Object.keys(cells).length === 2 ? new Chart("shares-other", figures.shares, this) : null;
     this.charts.push(...(this.otherShares ? [this.otherShares] : []), ...named(costs && !fixed ? COST_NAMES : []));
     this.meter.el.hidden = !this.data.collapse;
@@ -194,6 +197,7 @@ class Board {
       this.transport.el,
       this.statusLine.el,
       this.meter.el,
+      this.truth.el,
       make("div", { class: "db-main" }, this.cells.el, this.edgeCard.el),
       this.outcome.el,
       this.sample.el,
@@ -623,6 +627,7 @@ class Board {
     this.cells.start.update(this);
     this.statusLine.update(this);
     this.updateMeter();
+    this.truth.update(this.lastMeasured.epoch);
     for (const chart of [this.edgeChart, ...this.charts]) chart.moveCursor();
     const data = this.root.dataset;
     data.step = this.records?.lastStep ?? 0;

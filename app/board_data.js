@@ -381,6 +381,8 @@ function probesOf(epochs) {
   const names = new Set(epochs.flatMap((event) => Object.keys(event.probes)));
   const table = { probe_step: epochs.map((event) => event.step) };
   for (const name of names) table[`probe:${name}`] = epochs.map((event) => event.probes[name] ?? null);
+  const { "probe:truth_accuracy": exact, "probe:truth_regret": regret } = table;
+  if (exact && regret) table["probe:truth_best"] = exact.map((value, i) => (value === null ? null : value + regret[i]));
   return table;
 }
 

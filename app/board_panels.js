@@ -273,6 +273,29 @@ function meterPanel(op) {
   }
 }
 
+/** What the cell of the last epoch is worth, where every cell of the space was trained beforehand (`cells` of them); the
+    same words as darts_core/truth.py. The rank is a band, for the seeds' noise allows no more. */
+function truthPanel(cells) {
+  const text = make("span");
+  const el = make("p", { class: "db-truth", hidden: "" }, make("b", {}, "The truth: "), text);
+  return {
+    el,
+    update(epoch) {
+      const found = epoch?.probes ?? {};
+      el.hidden = !cells || found.truth_rank === undefined;
+      if (el.hidden) return;
+      const [low, high] = [found.truth_low, found.truth_high];
+      const rank = low === high ? `rank ${low}` : `rank ${low} to ${high}`;
+      say(
+        text,
+        `trained beforehand, this cell reaches ${(100 * found.truth_accuracy).toFixed(1)} % on test images, ` +
+          `${(100 * found.truth_regret).toFixed(1)} points below the best; ${rank} of ${cells.toLocaleString("en")} ` +
+          `within the seeds' noise (the cell of epoch ${epoch.epoch + 1}).`,
+      );
+    },
+  };
+}
+
 /** Names of the operations with their colours: point at one to see it everywhere, press to keep it lit. */
 function legendPanel(board) {
   const el = make("div", { class: "db-legend", role: "group", "aria-label": "Operations" });
@@ -812,7 +835,7 @@ function outcomePanel(board) {
     );
     const accuracies = summaryOf(trained);
     gap.replaceChildren(...gapOf(accuracies));
-    worth.replaceChildren(...worthOf(accuracies));
+    worth.replaceChildren(...worthOf(accuracies, board.data.known));
   }
 
   return { el, update };
@@ -850,9 +873,13 @@ function summaryOf(trained) {
 }
 
 /** What the derived cell is worth, beside random cells of its space. */
-function worthOf({ derived, random }) {
-  if (!derived)
-    return [make("p", {}, "This run did not train its cell again, so nothing is known yet of how good it is.")];
+function worthOf({ derived, random }, known) {
+  if (!derived) {
+    const why = known
+      ? "This run did not train its cell again: what the cell is worth was looked up, see the truth above."
+      : "This run did not train its cell again, so nothing is known yet of how good it is.";
+    return [make("p", {}, why)];
+  }
   const nodes = [make("p", { class: "db-verdict" }, comparison(derived, random))];
   if (random)
     nodes.push(

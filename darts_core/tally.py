@@ -61,7 +61,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Tally:
-    """A whole comparison. `band`: of random cells' accuracies, a tenth from the lowest, mean, a tenth from the highest.
+    """A whole comparison. `band`: of random cells' accuracies, a tenth from the lowest, their mean, a tenth from the
+    highest.
     """
 
     name: str
@@ -82,7 +83,7 @@ class Tally:
             BadInput: it is something else.
         """
         try:
-            rows = tuple(Row(str(r["method"]), tuple(Outcome(**o) for o in r["outcomes"])) for r in data["rows"])
+            rows = tuple(Row(str(r["method"]), tuple(map(_outcome, r["outcomes"]))) for r in data["rows"])
             band = tuple(float(x) for x in data["band"]) if data["band"] else None
             if band is not None and len(band) != 3:
                 raise ValueError("band")
@@ -94,15 +95,25 @@ class Tally:
             ) from error
 
 
+def _outcome(data: Any) -> Outcome:
+    """An outcome from its JSON; TypeError or ValueError: it is something else."""
+    made = Outcome(**data)
+    may_miss = ("accuracy", "gap", "regret", "parameters")
+    for name, value in asdict(made).items():
+        if type(value) not in (int, float) and not (value is None and name in may_miss):
+            raise ValueError(f"{name} is no number")
+    return made
+
+
 def place(runs: Path) -> Path:
     """The folder of comparisons beside a folder of runs."""
     return runs.parent / "comparisons"
 
 
-def named(runs: Path) -> list[str]:
-    """Comparisons that have a table, by name."""
-    folder = place(runs)
-    return sorted(p.parent.name for p in folder.glob(f"*/{TABLE}")) if folder.is_dir() else []
+def found(folder: Path) -> dict[str, Path]:
+    """Name -> folder of each comparison in `folder` that has a table; strange names are left out."""
+    tables = sorted(folder.glob(f"*/{TABLE}")) if folder.is_dir() else []
+    return {table.parent.name: table.parent for table in tables if io.NAME.fullmatch(table.parent.name)}
 
 
 def read(folder: Path) -> Tally:

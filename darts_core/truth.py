@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import csv
 import io as memory
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -22,11 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from darts_core import io
-from darts_core.config import SearchConfig
+from darts_core.config import EVALUATE, SearchConfig
 from darts_core.errors import BadInput
 from darts_core.genotype import Genotype, ops_of
 from darts_core.own_space import OWN, layout_of, parsed
-from darts_core.space import SPACES, CellSpec, meaning
+from darts_core.space import SPACES, CellSpec, SearchSpace, meaning
 
 DATASET = "digits"
 LIMIT = 8 << 20  # bytes of a table: 15,625 rows of 20 seeds need 5 MB
@@ -202,10 +203,40 @@ def probes(table: Table, genotype: Genotype) -> dict[str, float]:
     return {f"truth_{name}": float(getattr(found, name)) for name in names}
 
 
+def of_search(config: SearchConfig) -> Table | None:
+    """The table that a search can be held against: of its space, its images and its cell; None where there is none.
+
+    Raises:
+        BadInput: the table is damaged.
+    """
+    table = table_of(config.space, config.dataset, config.own_space) if not config.resize else None
+    return table if table is not None and config.nodes in (0, table.cell.nodes) else None
+
+
 def probed(config: SearchConfig, genotype: Genotype) -> dict[str, float]:
     """`probes` of a search's present cell where its space has a table for its images, else nothing."""
-    table = table_of(config.space, config.dataset, config.own_space) if not config.resize else None
-    return probes(table, genotype) if table is not None and config.nodes in (0, table.cell.nodes) else {}
+    table = of_search(config)
+    return probes(table, genotype) if table is not None else {}
+
+
+def known_cells(info: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()) -> int | None:
+    """How many cells the space of a run has, where all of them are known; None where the truth is not.
+
+    It is known where the run says so at the end of an epoch, and before the first one where there is a table.
+
+    Args:
+        info: the run's `run.json`.
+    """
+    said = any("truth_rank" in event["probes"] for event in events if event["type"] == "epoch")
+    try:
+        config = SearchConfig.from_dict(info["config"])
+        space = SearchSpace.from_json(info["space"], "run.json")
+        if not said and (config.strategy == EVALUATE or of_search(config) is None):
+            return None
+    except BadInput:  # settings of another version, or a damaged table: the run itself can be shown
+        return None
+    cell = next(iter(space.cells.values()))
+    return math.prod(len(cell.choices(edge)) for edge in range(len(cell.edges)))
 
 
 def in_words(probed: Mapping[str, float], cells: int) -> str:

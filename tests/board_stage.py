@@ -150,7 +150,7 @@ class Stage:
     @property
     def info(self) -> dict[str, Any]:
         return {"name": self.name, "title": self.name, "space": self.space.to_json(),
-                "config": {"temperature": 1.0, "dataset": "digits"},
+                "config": {"temperature": 1.0, "dataset": "digits", "space": self.space.name},
                 "epochs": self.epochs, "layout": self.layout.to_json()}  # fmt: skip
 
     def change(self, **fields: Any) -> None:

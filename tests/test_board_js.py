@@ -27,8 +27,9 @@ from board_stage import (
 )
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from darts_core import cost, derive
+from darts_core import cost, derive, truth
 from darts_core.config import SearchConfig
+from darts_core.genotype import Genotype
 from darts_core.space import space_named
 from darts_core.view import figures, svg, tables
 from darts_core.view.layout import cell_layout
@@ -237,6 +238,34 @@ def test_the_cost_of_mixture_and_derived_cell_is_what_python_counts(still: tuple
         for column, steps, values in traces:
             assert steps == expected["step"].tolist()
             assert np.allclose(values, expected[column], rtol=1e-6)
+
+
+def test_the_truth_about_a_known_space_is_said_and_drawn_as_python_does(plotly_kept: Any) -> None:
+    """The numbers are those of the table of this clone for cells of made-up steps."""
+    stage = made_up_run("nb3", 240)
+    table = truth.read("nb3", truth.folder())
+    for event in stage.events:
+        if event["type"] == "epoch":
+            event["probes"] |= truth.probes(table, Genotype.from_json(event["genotype"]))
+    epochs = [event for event in stage.events if event["type"] == "epoch"]
+    columns = tables.probes(stage.events)
+    with opened(plotly_kept, stage) as page:
+        shown(page, 240)
+        drawn(page)
+        for event in (epochs[2], epochs[-1]):
+            board(page, f"b.goTo({event['step']})")
+            shown(page, event["step"])
+            said = f"The truth: {truth.in_words(event['probes'], 729)} (the cell of epoch {event['epoch'] + 1})."
+            expect(page.locator(".db-truth")).to_have_text(said)
+        for name, template in figures.truth_templates().items():
+            filled = figures.filled(template, columns)
+            there = page.locator(f"[data-chart={name}] .db-plot").evaluate("plot => plot.data.map(t => [...t.y])")
+            assert np.allclose(np.array(there, float), np.array([trace["y"] for trace in filled["data"]], float))
+        low, high = page.locator("[data-chart=rank] .db-plot").evaluate("plot => plot._fullLayout.yaxis.range")
+        assert low > high, "the first rank is at the top"
+    with opened(plotly_kept, made_up_run("nb3", 60)) as page:
+        shown(page, 60)
+        expect(page.locator(".db-truth")).to_be_hidden()
 
 
 def test_both_kinds_of_cell_have_their_shares(still: tuple[Page, Stage]) -> None:

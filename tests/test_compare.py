@@ -51,7 +51,7 @@ def test_every_search_is_run_and_tallied_and_a_second_call_runs_none(tmp_path: P
     again: list[str] = []
     assert contest.run(contest.kept_plan("c", root) or {}, root, again.append) == found and not again
     folder = tally.place(root) / "c"
-    assert tally.read(folder) == found and tally.named(root) == ["c"]
+    assert tally.read(folder) == found and list(tally.found(tally.place(root))) == ["c"]
     assert len((folder / "table.csv").read_text().splitlines()) == 5
     assert "| darts | 2 |" in (folder / "table.md").read_text()
     ET.fromstring((folder / "plot.svg").read_text())

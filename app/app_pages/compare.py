@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from app import choose, stream
+from app.contest import contests
 from app.lecture import lecture
 from app.words import described, escaped, in_words
 from darts_core import runs
@@ -16,7 +17,7 @@ from darts_core.derive import derive
 from darts_core.errors import BadInput
 from darts_core.genotype import Genotype
 from darts_core.view import compare, svg
-from darts_core.view.figures import Line, comparison
+from darts_core.view.figures import Line, comparison, ranks
 from darts_core.view.lecture import lecture_data
 from darts_core.view.palette import DASHES, KIND_TITLES, RUN_COLOURS, colour
 from darts_core.view.recorded import Recorded
@@ -25,7 +26,7 @@ ROOT = runs.runs_root()
 MOST = 6
 PAIR = ("collapsing", "healthy")  # recorded with the project: the same search on noisy and on clean labels
 AXES = {"step": "step", "epoch": "epoch", "percent": "per cent of the run"}
-PERCENT = ("val_accuracy", "skip")
+PERCENT = ("val_accuracy", "skip", "truth_accuracy")
 
 
 def chosen(names: Sequence[str]) -> list[str]:
@@ -94,6 +95,37 @@ def curves(found: Sequence[Recorded], styles: Mapping[str, tuple[str, str]], ali
         said = f"{title} of {', '.join(by_name)} over {AXES[align]}"
         columns[drawn % 2].plotly_chart(figure, key=f"curve-{measure}", config={"displayModeBar": False}, alt=said)
         drawn += 1
+    bands = []
+    for names in groups.values():
+        title = names[0] if len(names) == 1 else f"{len(names)} seeds: {by_name[names[0]].method}, {names[0]} ..."
+        band = compare.rank_band(title, [by_name[name] for name in names], align)
+        if band is not None:
+            bands.append(Line(band, styles[names[0]][0]))
+    if bands:
+        title = "Rank of the cell derived now, within the seeds' noise"
+        said = f"{title}, of {', '.join(by_name)} over {AXES[align]}"
+        figure = ranks(title, bands, AXES[align])
+        columns[drawn % 2].plotly_chart(figure, key="curve-rank", config={"displayModeBar": False}, alt=said)
+
+
+def truth(found: Sequence[Recorded]) -> None:
+    """Where every cell of a space is known: what those that the runs found are worth."""
+    rows = compare.truths(found)
+    if not rows:
+        return
+    st.markdown("#### The truth about their cells")
+    st.caption(
+        "Every cell of this space was trained beforehand, so the cell of a run's last epoch can be looked up. "
+        "The rank is a band: cells within it cannot be told apart by these trainings."
+    )
+    percent = st.column_config.NumberColumn(format="percent")
+    st.dataframe(
+        rows,
+        hide_index=True,
+        key="truth",
+        alt="Exact accuracy, regret and rank of each run's cell",
+        column_config={"exact accuracy": percent, "below the best": percent},
+    )
 
 
 def cell_of(run: Recorded) -> Genotype | None:
@@ -256,6 +288,7 @@ if found:
     st.markdown("#### Curves")
     st.caption("One colour per method and settings, one dash per seed. Colours here mean runs, not operations.")
     curves(found, styles, align)
+    truth(found)
 if len(found) > 1:
     st.markdown("#### Settings that differ")
     rows = compare.differences({run.name: run.info for run in found})
@@ -267,3 +300,5 @@ if len(found) > 1:
     cells(found)
 st.markdown("#### Several seeds as one picture")
 several_seeds(infos, known)
+st.markdown("#### Comparisons of methods")
+contests()

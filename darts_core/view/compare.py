@@ -160,6 +160,7 @@ MEASURES: Mapping[str, str] = {
     "skip": "Skip share of all edges",
     "entropy": "Entropy of the weights (nats)",
     "eigenvalue": "Dominant eigenvalue",
+    "truth_accuracy": "Exact accuracy of the cell derived now (test images)",
 }
 
 
@@ -224,6 +225,44 @@ def share_bands(runs: Sequence[Recorded], kind: str, align: Align) -> dict[str, 
         if made is not None:
             found[op] = made
     return found
+
+
+def rank_band(name: str, runs: Sequence[Recorded], align: Align) -> Curve | None:
+    """The ranks between which the cells of these runs lie, as the seeds' noise of the table has it: from the best bound
+    of any of them to the worst. None where the truth about their space is not known.
+    """
+    bounds: list[tuple[np.ndarray, ...]] = []
+    for run in runs:
+        found = probes(run.events)
+        if {"probe:truth_low", "probe:truth_high"} <= set(found) and len(found["probe_step"]):
+            x = position(run, align, found["probe_step"])
+            there = np.isfinite(found["probe:truth_low"])
+            bounds.append((x[there], found["probe:truth_low"][there], found["probe:truth_high"][there]))
+    if not bounds:
+        return None
+    # Ranks jump at the ends of epochs, so each place takes the last end before it instead of something between.
+    x = np.unique(np.concatenate([at for at, _, _ in bounds]))
+    x = x[x >= max(at[0] for at, _, _ in bounds)]
+    last = [np.searchsorted(at, x, side="right") - 1 for at, _, _ in bounds]
+    low = np.min([b[1][i] for b, i in zip(bounds, last, strict=True)], axis=0)
+    high = np.max([b[2][i] for b, i in zip(bounds, last, strict=True)], axis=0)
+    return Curve(name, x, (low + high) / 2, low, high)
+
+
+def truths(runs: Sequence[Recorded]) -> list[dict[str, Any]]:
+    """One row per run whose space is known: what the cell of its last epoch is worth. Ranks are a band, in words."""
+    rows = []
+    for run in runs:
+        told = [e for e in run.events if e["type"] == "epoch" and "truth_rank" in e["probes"]]
+        if told:
+            probed = told[-1]["probes"]
+            low, high = int(probed["truth_low"]), int(probed["truth_high"])
+            rows.append({
+                "run": run.name, "method": run.method, "epochs": int(told[-1]["epoch"]) + 1,
+                "exact accuracy": float(probed["truth_accuracy"]), "below the best": float(probed["truth_regret"]),
+                "rank within the seeds' noise": str(low) if low == high else f"{low} to {high}",
+            })  # fmt: skip
+    return rows
 
 
 class Agreement(NamedTuple):

@@ -88,6 +88,36 @@ def cost_templates() -> dict[str, Template]:
     }  # fmt: skip
 
 
+def truth_templates() -> dict[str, Template]:
+    """ "truth" and "rank" of the cell derived at the end of each epoch, where every cell of the space is known.
+
+    The rank is a band, from the best to the worst that the seeds' noise allows: a line would claim more than is known.
+    """
+    best = _probe("truth_best", "best cell", ".2%") | {"mode": "lines"}
+    best["line"] = {"color": MUTED, "width": 2, "dash": "dot"}
+    bounds = [_probe(f"truth_{side}", word, ",d") for side, word in (("low", "at best"), ("high", "at worst"))]
+    for bound in bounds:
+        bound |= {"mode": "lines", "line": {"color": INK, "width": 1, "shape": "hv"}}
+    bounds[1] |= {"fill": "tonexty", "fillcolor": rgba(MUTED, 0.35)}
+    return {
+        "truth": _figure(
+            "Exact accuracy of the cell derived now",
+            "On test images, mean of many trainings made beforehand. Dotted: the best cell of the space; the gap to it "
+            "is the regret.",
+            [_probe("truth_accuracy", "derived now", ".2%"), best],
+            {"yaxis": {"tickformat": ".1%", "rangemode": "normal"}},
+            labels="bottom",
+        ),
+        "rank": _figure(
+            "Its rank among all cells of the space",
+            "1 is the best, at the top. A band, for cells within it cannot be told apart by these trainings.",
+            bounds,
+            {"yaxis": {"autorange": "reversed", "rangemode": "normal"}},
+            labels="bottom",
+        ),
+    }
+
+
 def text_templates() -> dict[str, Template]:
     """ "perplexity": of the batches of text, and the lowest that any model could reach."""
     floor = {
@@ -129,6 +159,19 @@ class Line(NamedTuple):
     colour: str
     dash: str = "solid"
     faint: bool = False  # one of several seeds behind their mean
+
+
+def ranks(title: str, bands: Sequence[Line], axis: str) -> Template:
+    """Bands without a line in them, the first rank at the top: where the seeds' noise lets each run's cell lie."""
+    figure = comparison(title, [], bands, axis)
+    half = 2 * len(bands)
+    for trace in figure["data"][:half]:
+        trace["line"] = trace["line"] | {"width": 1.5, "shape": "hv"}
+    figure["data"] = figure["data"][:half]
+    for upper, line in zip(figure["data"][1::2], bands, strict=True):
+        upper |= {"name": line.curve.name, "showlegend": True}
+    figure["layout"]["yaxis"] = {"autorange": "reversed"}
+    return figure
 
 
 def comparison(title: str, lines: Sequence[Line], bands: Sequence[Line], axis: str, percent: bool = False) -> Template:

@@ -104,11 +104,17 @@ def costs(steps: np.ndarray, space: SearchSpace, mixture: Costs, network: Costs,
 
 
 def probes(events: Events) -> dict[str, np.ndarray]:
-    """ "probe_step" and one "probe:<name>" per probe, over the ends of epochs; NaN where a probe was not taken."""
+    """ "probe_step" and one "probe:<name>" per probe, over the ends of epochs; NaN where a probe was not taken.
+
+    Where the whole space is known, "probe:truth_best" is the accuracy of its best cell, for the line above all others.
+    """
     epochs = [event for event in events if event["type"] == "epoch"]
     names = sorted({name for event in epochs for name in event["probes"]})
     table = {"probe_step": np.array([event["step"] for event in epochs], dtype=int)}
-    return table | {f"probe:{n}": np.array([e["probes"].get(n, np.nan) for e in epochs], dtype=float) for n in names}
+    table |= {f"probe:{n}": np.array([e["probes"].get(n, np.nan) for e in epochs], dtype=float) for n in names}
+    if {"truth_accuracy", "truth_regret"} <= set(names):
+        table["probe:truth_best"] = table["probe:truth_accuracy"] + table["probe:truth_regret"]
+    return table
 
 
 def marks(events: Events) -> list[Mark]:
