@@ -18,7 +18,10 @@ from darts_core.runs import runs_root
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "data" / "methods" / "collapse.json"
 NAME = "collapse-cures"
-METHODS = "darts,max-w,fair-darts,pc-darts,beta-darts,darts-minus"
+METHODS = (
+    "darts,max-w,fair-darts,pc-darts,robust-darts,p-darts,gdas,snas,smooth-darts,darts-minus,darts-plus,darts-pt,dr-nas,"
+    "beta-darts,proxyless"
+)
 SETTINGS = ("hessian_every=0", "random_cells=1", "threads=1", "pace=0")
 WORDS = ["compare", "--methods", METHODS, "--seeds", "0-4", "--preset", "collapse", "--name", NAME]
 
