@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
 import os
@@ -14,8 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from darts_core.space import space_named
+from darts_core.view.widgets import Chart, Panel, Ribbon
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -120,6 +125,23 @@ def test_the_rendered_pages_open_from_a_folder_without_a_network(
             page.wait_for_selector(".chart .main-svg")
             assert page.locator(".drawing svg").count() and page.locator("math").count() + page.locator("h2").count()
     context.close()
+
+
+def test_what_is_changed_before_it_is_shown_reaches_the_page_with_the_widget_itself() -> None:
+    """Not as messages behind it: a busy page lost those."""
+    cell = space_named("tiny").cells["normal"]
+    ribbon, chart = Ribbon(cell, np.full(cell.shape, 1 / 3)), Chart([{"type": "bar"}], {"title": "before"})
+    assert ribbon.comm is None and chart.comm is None
+    decided = np.eye(3)[[2] * len(cell.edges)]
+    ribbon.show(decided)
+    chart.put(([1.0, 2.0], [3.0, 4.0]))
+    chart.update_layout(title="after")
+    box = Panel([ribbon, chart])
+    assert all(child.comm is not None for child in box.children)
+    assert ribbon.get_state()["weights"] == decided.reshape(-1).tolist()
+    sent = chart.get_state(["_widget_data", "_widget_layout"])
+    assert sent["_widget_data"][0]["y"]["bdata"] == base64.b64encode(np.array([3.0, 4.0]).tobytes()).decode()
+    assert sent["_widget_layout"]["title"]["text"] == "after"
 
 
 # ---------------------------------------------------------------------------------------------------- in JupyterLab

@@ -33,11 +33,25 @@ from darts_core.view.svg import mix_svg
 PLOTLY = "application/vnd.plotly.v1+json"
 STATIC = "application/vnd.darts.static+json"  # what a page without a kernel shows of a panel; read by the rendered site
 ADAPTER = """
+function legend(cell, point) { // which colour is which operation
+  const row = document.createElement("div");
+  row.style.cssText = "display: flex; flex-wrap: wrap; gap: 2px 14px; margin: 2px 0 8px; font-size: 12px";
+  cell.ops.forEach((op, i) => {
+    const entry = document.createElement("span"), patch = document.createElement("span");
+    patch.style.cssText = "display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 5px";
+    patch.style.background = cell.colours[i];
+    entry.append(patch, op);
+    entry.onmouseenter = () => point(op);
+    entry.onmouseleave = () => point(null);
+    row.append(entry);
+  });
+  return row;
+}
 export default {
   render({ model, el }) {
     const host = document.createElement("div"); // the widget's own element takes its width from Jupyter's layout
     host.style.maxWidth = `${1.15 * model.get("cell").layout.width}px`;
-    el.append(host);
+    el.append(host, legend(model.get("cell"), (op) => ribbon.highlight(op)));
     const ribbon = mountRibbon(host, {
       onEdge: (edge) => { model.set("edge", edge); model.save_changes(); },
       onOp: (op) => ribbon.highlight(op),
@@ -57,7 +71,37 @@ export default {
 """
 
 
-class Ribbon(anywidget.AnyWidget):
+class Late:
+    """A widget that reaches the page when it is first shown, as it stands by then.
+
+    A widget usually reaches the page while it is made, and every change after that is a message of its own. On a busy
+    machine a page that was still loading lost such messages, and showed empty charts and ribbons of long ago.
+    """
+
+    _asked = False
+
+    def open(self) -> None:
+        if self._asked:
+            super().open()  # type: ignore[misc]
+
+    @property
+    def model_id(self) -> str:
+        """The name under which the page knows it; whoever asks is about to show it."""
+        self.reach_page()
+        return super().model_id  # type: ignore[misc]
+
+    def reach_page(self) -> None:
+        """Tell the page of it, the first time; later calls do nothing."""
+        if not self._asked:
+            self._asked = True
+            self.settle()
+            self.open()
+
+    def settle(self) -> None:
+        """Called before the page is told: bring what is sent up to date."""
+
+
+class Ribbon(Late, anywidget.AnyWidget):
     """A mix drawn as ribbons. Click an edge (or Tab and Enter) and `edge` holds its number.
 
     Args:
@@ -101,11 +145,12 @@ class Ribbon(anywidget.AnyWidget):
         return np.asarray(self.weights).reshape(self.spec.shape)
 
     def _repr_mimebundle_(self, **words: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        self.reach_page()
         picture = mix_svg(self.spec, self.mix(), self.title, self.kept)
         return _with_picture(super()._repr_mimebundle_(**words), "image/svg+xml", picture)
 
 
-class Chart(go.FigureWidget):
+class Chart(Late, go.FigureWidget):
     """A Plotly figure that code can change while it is on the page; whoever only reads sees its last state."""
 
     def __init__(self, *words: Any, **more: Any) -> None:
@@ -115,7 +160,12 @@ class Chart(go.FigureWidget):
             self.update_layout(template="plotly_white", margin={"l": 56, "r": 16, "t": 48, "b": 44})
             self.update_layout(font_family=FONT, title_font_size=15)
 
+    def settle(self) -> None:
+        figure = self.to_dict()
+        self._widget_data, self._widget_layout = figure["data"], figure["layout"]
+
     def _repr_mimebundle_(self, *args: Any, **words: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        self.reach_page()
         return _with_picture(super()._repr_mimebundle_(*args, **words), PLOTLY, json.loads(str(self.to_json())))
 
     def put(self, *series: tuple[Sequence[float], Sequence[float]]) -> None:
@@ -237,6 +287,7 @@ class LiveRun(ipywidgets.VBox):
     def _follow(self) -> None:
         began, seen = time.monotonic(), (-1, "")
         reader: RunReader | None = None
+        parts: tuple[ipywidgets.Widget, ...] = ()
         while not self._end.wait(0.1):
             if reader is None:
                 if not (self.root / self.name / "run.json").is_file():
@@ -244,11 +295,13 @@ class LiveRun(ipywidgets.VBox):
                         return self._say_end(f"no run {self.name!r} appeared within {self.patience:.0f} s")
                     continue
                 reader = RunReader(self.root, self.name)
-                self._build(reader)
+                parts = self._build(reader)
             status = reader.status()
             if (status.step, status.state) != seen:
                 seen = (status.step, status.state)
                 self._show(reader, status)
+                if not self._body.children:
+                    self._body.children = parts  # with their first step in them
             if self.ended:
                 return None
 
@@ -256,7 +309,7 @@ class LiveRun(ipywidgets.VBox):
         self.error = sentence
         self.chip.value = f"<b>{_plain(sentence)}</b>"
 
-    def _build(self, reader: RunReader) -> None:
+    def _build(self, reader: RunReader) -> tuple[ipywidgets.Widget, ...]:
         self.space = SearchSpace.from_json(reader.info["space"])
         self._quiet = True
         self.rate.value = float(reader.info["config"]["a_lr"])
@@ -273,7 +326,7 @@ class LiveRun(ipywidgets.VBox):
             self.charts[name] = chart
         abouts = {name: ipywidgets.HTML(f"<i>{templates[name]['layout']['meta']['about']}</i>") for name in self.charts}
         charts = [part for name, chart in self.charts.items() for part in (chart, abouts[name])]
-        self._body.children = (*self.ribbons.values(), *charts)
+        return (*self.ribbons.values(), *charts)
 
     def _show(self, reader: RunReader, status: Any) -> None:
         self.state, self.step = status.state, status.step

@@ -171,6 +171,8 @@ for op in ("sep_conv_5x5", "skip_connect"):
     counts[op] = parameters(
         Network(chosen(), 3, 10, channels=16, cells=8, reductions=(2, 5), stem_multiplier=3)
     )
+for menu, gene in zip(menus, genes, strict=True):
+    menu.value = gene.op  # the picture above as it was
 five = prod(comb(node + 2, 2) * 7**2 for node in range(5))
 print(counts, f"five nodes: {five / per_cell:.0f} times as many cells of one kind")
 

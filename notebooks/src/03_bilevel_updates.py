@@ -256,12 +256,13 @@ Chart(
     [{"x": list(errors), "y": list(errors.values()), "mode": "lines+markers", "line": {"color": COLOURS["second order, published"]}}],
     {
         "title": "Relative error of equation 8 by its radius (the paper's: 0.01)", "height": 320, "width": 640,
-        "xaxis": {"type": "log", "title": {"text": "radius"}}, "yaxis": {"type": "log", "title": {"text": "error"}},
+        "xaxis": {"type": "log", "exponentformat": "power", "dtick": 1, "title": {"text": "radius"}}, "yaxis": {"type": "log", "exponentformat": "power", "dtick": 1, "title": {"text": "error"}},
     },
 )  # fmt: skip
 
 # %% [markdown]
-# *Claim: from a radius of 0.01 downwards the error falls, but not in proportion: only below the last kink is it small.*
+# *Claim: a radius ten times smaller than the paper's is no better here; one a hundred times smaller is, since no kink is left on
+# the way.*
 #
 # The project offers both: `order=2` as published, since that is what the paper ran, and `order=exact`. Several
 # published reimplementations got the finite difference wrong by a missing pair of parentheses, and nobody noticed,
@@ -287,7 +288,8 @@ print(
 # %% [markdown]
 # ## Common errors, settled
 #
-# - *"DARTS uses reinforcement learning."* It does not: every number above is a gradient. (NASNet and ENAS do.)
+# - *"DARTS uses reinforcement learning."* It does not: every number above is a gradient, and notebook 04, which
+#   is all of DARTS, has no reward and no sampled cell in it. (NASNet and ENAS have.)
 # - *"The finite difference is exact."* It is not; you have the number above.
 # - *"Second order finds the true optimum."* Only for the right $\xi$; you saw the bias.
 #
@@ -320,7 +322,7 @@ assert float((exact - truth).norm() / truth.norm()) < 1e-6  # alphas are float32
 assert np.isclose(
     errors[1e-2], float((found["second order, published"] - exact).norm() / exact.norm()), rtol=1e-3
 )
-assert errors[1e-4] < errors[1e-2] / 5, errors
+assert errors[1e-4] < errors[1e-2] / 5 and errors[1e-3] > errors[1e-2] / 2, errors
 assert float((found["first order"] - exact).norm() / exact.norm()) > 0.1
 print(
     "First order ends at 2, second order at 2/(1 + 2 xi); the exact rule equals autograd, the published one nears it."
