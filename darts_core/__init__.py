@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from darts_core.choices import Choice as Choice
+    from darts_core.language_file import LanguageFile
     from darts_core.model_file import Model
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | Path) -> Model | LanguageFile:
     """The trained network of a file (`export --format weights`, `import-pt`) or of an evaluation's run folder.
 
     `model(images)` gives logits, `model.transform(picture)` prepares a Pillow image, `model.classes` names the answers.
+    A language model takes numbers of words, and `model.write()` writes.
 
     Raises:
         BadInput: there is none at `path`, or it is damaged.

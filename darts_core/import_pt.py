@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from darts_core import io, torchfile
+from darts_core import io, language_file, torchfile
 from darts_core.data.sources import CIFAR10_MEAN, CIFAR10_STD
 from darts_core.data.stream import MEAN, STD
 from darts_core.errors import BadInput, one_line, unknown
 from darts_core.genotype import Genotype
+from darts_core.language_file import LanguageCard
 from darts_core.model_file import Card, agree, to_bytes
 from darts_core.nets.fixed import Network
 from darts_core.nets.original import derived_to_original
@@ -118,8 +118,8 @@ def _recurrent(state: Mapping[str, Tensor], genotype: Genotype, label: str, wher
     with torch.device("meta"):
         net = RecurrentNetwork(genotype, vocabulary, units)
     agree(weights, net.state_dict(), where)
+    net.load_state_dict({name: t.float() for name, t in weights.items()}, assign=True)
     note = f"imported from a released checkpoint; published: {PUBLISHED['ptb']}"
-    card = {"schema": 1, "genotype": genotype.to_json(), "vocabulary": vocabulary, "units": units, "cell": label,
-            "note": note}  # fmt: skip
-    made = {name: t.float().contiguous().clone() for name, t in weights.items()}
-    return save_tensors(made, metadata={"language": io.dumps(card, "model")})
+    return language_file.to_bytes(
+        net, LanguageCard(genotype, vocabulary, units, cell=label, note=note, facts={"layout": "ptb", "dataset": "ptb"})
+    )

@@ -22,13 +22,14 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from darts_core import io
+from darts_core import io, language_file
 from darts_core.config import EVALUATE, SearchConfig
 from darts_core.data import Stream
 from darts_core.data import load as load_images
 from darts_core.data.files import read_image
 from darts_core.errors import BadInput
 from darts_core.genotype import Genotype
+from darts_core.language_file import LanguageFile
 from darts_core.nets.fixed import STEMS, Network
 from darts_core.runs import RunReader
 from darts_core.search.state import from_bytes
@@ -248,16 +249,21 @@ def of_run(run: RunReader) -> tuple[nn.Module, Card]:
     return net.eval(), card_of(task, config, net, facts=facts)
 
 
-def load(path: str | Path) -> Model:
-    """The trained network of a file (`export --format weights`, `import-pt`) or of the folder of an evaluation's run.
+def load(path: str | Path) -> Model | LanguageFile:
+    """The trained network of a file (`export --format weights`, `import-pt`) or of the folder of an evaluation's run;
+    a `LanguageFile` where it was trained on text.
 
     Raises:
         BadInput: there is none, or it is damaged.
     """
     place = Path(path).expanduser()
     if place.is_dir():
-        return Model(*of_run(RunReader(place.absolute().parent, place.name)))
-    return read(io.read_bytes(place, LIMIT), str(path))
+        run = RunReader(place.absolute().parent, place.name)
+        text = SearchConfig.from_dict(run.info["config"], f"run {run.name}").of_text
+        return language_file.of_run(run) if text else Model(*of_run(run))
+    data = io.read_bytes(place, LIMIT)
+    text = language_file.KEY in io.check_tensors(data, str(path))[0]
+    return language_file.read(data, str(path)) if text else read(data, str(path))
 
 
 def best_guess(found: Sequence[tuple[str, float]]) -> str:
@@ -267,23 +273,19 @@ def best_guess(found: Sequence[tuple[str, float]]) -> str:
     return f"{name} ({100 * share:.1f} %)" + (f"; then {others}" if others else "")
 
 
-def usable(model: Model, where: str) -> Model:
-    """`model`, unless its answers depend on the rest of the batch.
+def usable(model: Model | LanguageFile, where: str) -> Model:
+    """`model`, unless it is about text, or its answers depend on the rest of the batch.
 
     Raises:
-        BadInput: they do.
+        BadInput: it is, or they do.
     """
+    if isinstance(model, LanguageFile):
+        raise BadInput(where, "", "is a language model", "write text with it: generate, or model.write() in Python")
     if model.card.layout["search"]:
         raise BadInput(
             where, "", "holds the weights of a supernet, not of a trained network", "evaluate its cell first"
         )
     return model
-
-
-def is_language(path: str | Path) -> bool:
-    """Does a file hold a language model (`import-pt --layout ptb`)?"""
-    metadata, _ = io.check_tensors(io.read_bytes(Path(path), LIMIT), str(path))
-    return "language" in metadata
 
 
 def tested_on(model: Model, dataset: str, path: str | None) -> dict[str, float]:

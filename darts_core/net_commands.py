@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from darts_core import io, selection
-from darts_core.config import EVALUATE, SearchConfig, preset_named
+from darts_core.config import EVALUATE, SearchConfig, preset_named, settings_of
 from darts_core.drive import new_run
 from darts_core.errors import BadInput, unknown
 from darts_core.evaluation import EVALUATIONS, INHERITED, cell_named, evaluation_config
@@ -84,7 +84,7 @@ def add_to(app: typer.Typer, parts: Parts) -> None:
         evaluate --genotype DARTS_V2 --preset cifar --path data/downloads[/dim]
         """
         if weights is not None:
-            told = tested(weights, dataset, path)
+            told = tested(weights, dataset, path, parts.assignments(set_))
             for line in told.pop("said"):
                 parts.console.print(line, markup=False, soft_wrap=True)
             if as_json:
@@ -226,28 +226,42 @@ def chosen_table(found: Mapping[str, Any]) -> Table:
     return table
 
 
-def tested(weights: Path, dataset: str | None, path: str | None) -> dict[str, Any]:
-    """The error of a file's network on test images, with what its authors say of it ("said": lines for people).
+def tested(weights: Path, dataset: str | None, path: str | None, changes: Mapping[str, str]) -> dict[str, Any]:
+    """The error, or of a language model the perplexity, of a file's network on test data, with what its authors say of
+    it ("said": lines for people).
 
     Raises:
-        BadInput: the file is no network, or the data set has other classes.
+        BadInput: the file is no network, or the data set has other classes or words.
     """
-    from darts_core.model_file import is_language, load, tested_on, usable
+    from darts_core import language_file
+    from darts_core.model_file import load, tested_on, usable
 
-    if is_language(weights):
-        fix = "train one with: search --space rnn, or use the file from Python (nets/recurrent.py)"
-        raise BadInput(weights, "", "is a language model, which this command does not test yet", fix)
-    model = usable(load(weights), str(weights))
+    model = load(weights)
     chosen = dataset or str(model.card.facts.get("dataset", ""))
     if not chosen:
         raise BadInput("evaluate", "--dataset", "is needed: the file does not say what it was trained on", "name it")
-    found = tested_on(model, chosen, path)
-    said = [f"test error {100 * (1 - found['accuracy']):.2f} % on {chosen} ({found['count']:,} images)"]
-    if "top5" in found:
-        said[0] += f", top-5 error {100 * (1 - found['top5']):.2f} %"
+    columns = "test_columns" if isinstance(model, language_file.LanguageFile) else ""
+    for name in changes:
+        if name != columns:
+            fix = "leave it out" if not columns else f"only {columns} can be set here"
+            raise BadInput("evaluate", name, "changes nothing where nothing is trained", fix)
+    if isinstance(model, language_file.LanguageFile):
+        number = int(str(settings_of(EVALUATE)[columns].check(changes.get(columns, 1))))
+        found = language_file.tested_on(model, chosen, path, number)
+        read = f"{found['count']:,} tokens of {chosen}, read in {number} column{'s' if number > 1 else ''}"
+        said = [
+            f"test perplexity {found['perplexity']:.2f} ({read})",
+            f"divided as the original does: {found['perplexity_as_original']:.2f}",
+        ]
+    else:
+        found = tested_on(usable(model, str(weights)), chosen, path)
+        said = [f"test error {100 * (1 - found['accuracy']):.2f} % on {chosen} ({found['count']:,} images)"]
+        found = {"error": 1 - found["accuracy"], **found}
+        if "top5" in found:
+            said[0] += f", top-5 error {100 * (1 - found['top5']):.2f} %"
     if model.card.note:
         said.append(model.card.note)
-    return {"dataset": chosen, "error": 1 - found["accuracy"], **found, "note": model.card.note, "said": said}
+    return {"dataset": chosen, **found, "note": model.card.note, "said": said}
 
 
 def chosen(

@@ -23,7 +23,7 @@ from darts_core import ops, stack
 from darts_core.config import EVALUATE, SearchConfig
 from darts_core.errors import BadInput
 from darts_core.evaluation import evaluation_config
-from darts_core.genotype import Genotype
+from darts_core.genotype import RECURRENT, Genotype
 from darts_core.model_file import Card, agree, of_run, to_bytes
 from darts_core.nets import fixed, skeleton
 from darts_core.nets.fixed import Network
@@ -126,14 +126,23 @@ def onnx(what: Taken) -> bytes:
         BadInput: the package onnx is not installed, or the network uses batch statistics.
     """
     _alone(what, "onnx")
+    return to_onnx(what.net.eval(), (_example(what.card),), ["images"], ["logits"])
+
+
+def to_onnx(net: nn.Module, example: tuple[torch.Tensor, ...], inputs: list[str], outputs: list[str]) -> bytes:
+    """ONNX of a module whose inputs and outputs, as named, all have the batch as their first dimension.
+
+    Raises:
+        BadInput: the package onnx is not installed.
+    """
     out: Any = memory.BytesIO()
-    free = {"images": {0: "batch"}, "logits": {0: "batch"}}
-    names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"], "dynamic_axes": free}
+    free = {name: {0: "batch"} for name in (*inputs, *outputs)}
+    names: dict[str, Any] = {"input_names": inputs, "output_names": outputs, "dynamic_axes": free}
     with warnings.catch_warnings():
         # The older of torch's two exporters: the newer one needs onnxscript besides, and says so in this warning.
         warnings.simplefilter("ignore")
         try:
-            torch.onnx.export(what.net.eval(), (_example(what.card),), out, dynamo=False, **names)
+            torch.onnx.export(net, example, out, dynamo=False, **names)
         except torch.onnx.OnnxExporterError as error:
             fix = "pip install onnx, or darts-workbench[onnx]"
             raise BadInput("export", "onnx", f"torch cannot write it ({str(error)[:120]})", fix) from error
@@ -143,10 +152,14 @@ def onnx(what: Taken) -> bytes:
 def pt2(what: Taken) -> bytes:
     """A program of `torch.export` with a free batch size; `torch.export.load` reads it."""
     _alone(what, "pt2")
+    return to_pt2(what.net.eval(), (_example(what.card).repeat(2, 1, 1, 1),))
+
+
+def to_pt2(net: nn.Module, example: tuple[torch.Tensor, ...]) -> bytes:
+    """A program of torch.export whose inputs all have the batch, of two in the example, as their first dimension."""
     out = memory.BytesIO()
-    example = _example(what.card).repeat(2, 1, 1, 1)
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
-    program = torch.export.export(what.net.eval(), (example,), dynamic_shapes=({0: batch},), strict=False)
+    program = torch.export.export(net, example, dynamic_shapes=tuple({0: batch} for _ in example), strict=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own about its own file format
         torch.export.save(program, out)
@@ -194,15 +207,7 @@ PARTS: tuple[tuple[ModuleType, tuple[str, ...]], ...] = (
     (skeleton, ("stem", "imagenet_stem", "preprocess")),
     (fixed, ("STEMS", "FixedCell", "Auxiliary", "TwoByTwo", "Network")),
 )  # fmt: skip
-ENDING = '''
-def network() -> Network:
-    """The network with fresh weights."""
-    genotype = Genotype({kind: CellGenes(tuple(tuple(Gene(*g) for g in node) for node in nodes), tuple(output))
-                         for kind, (nodes, output) in CELLS.items()})
-    return Network(genotype, **LAYOUT)
-
-
-def load(path: str) -> Network:
+LOAD = '''def load(path: str) -> Network:
     """The network with the weights of a safetensors file, ready to use. The file is data: nothing in it is run."""
     with open(path, "rb") as file:
         size = struct.unpack("<Q", file.read(8))[0]
@@ -217,6 +222,16 @@ def load(path: str) -> Network:
     net = network()
     net.load_state_dict(state)
     return net.eval()
+'''
+ENDING = '''
+def network() -> Network:
+    """The network with fresh weights."""
+    genotype = Genotype({kind: CellGenes(tuple(tuple(Gene(*g) for g in node) for node in nodes), tuple(output))
+                         for kind, (nodes, output) in CELLS.items()})
+    return Network(genotype, **LAYOUT)
+
+
+@LOAD@
 
 
 def prepare(pixels: Tensor) -> Tensor:
@@ -230,7 +245,7 @@ if __name__ == "__main__":
     images = torch.zeros(2, LAYOUT["image_channels"], *SIZE)
     count = sum(p.numel() for p in net.parameters())
     print(f"{count:,} parameters; {tuple(images.shape)} -> {tuple(net(images).shape)}")
-'''
+'''.replace("@LOAD@\n", LOAD)
 
 
 def model_py(what: Taken) -> bytes:
@@ -255,7 +270,7 @@ def model_py(what: Taken) -> bytes:
     body = [f'"""{_said(card)}"""\n', IMPORTS, "\n".join(facts)]
     body.append('class Genotype(NamedTuple):\n    """A kind of cell each."""\n\n    cells: dict[str, CellGenes]')
     for module, names in PARTS:
-        source = _source(module)
+        source = source_of(module)
         body += [source[name] for name in names]
         if module is ops:
             body.append(_operations(used))
@@ -271,7 +286,7 @@ def model_py(what: Taken) -> bytes:
 
 def _operations(used: set[str]) -> str:
     """The table of the operations that this cell has, and the function that builds one."""
-    table = _source(ops)["OPS"]
+    table = source_of(ops)["OPS"]
     held = ast.parse(table).body[0]
     value = held.value if isinstance(held, ast.AnnAssign) else None
     assert isinstance(value, ast.Dict), "OPS is a literal table"
@@ -290,7 +305,7 @@ def _operations(used: set[str]) -> str:
     return "OPS = {\n" + "\n".join(entries) + "\n}\n\n\n" + build
 
 
-def _source(module: ModuleType) -> dict[str, str]:
+def source_of(module: ModuleType) -> dict[str, str]:
     """Name -> source text of everything that a module of this package defines at its top, decorators included."""
     text = Path(str(module.__file__)).read_text(encoding="utf-8")
     lines, found = text.splitlines(), {}
@@ -310,14 +325,17 @@ def _source(module: ModuleType) -> dict[str, str]:
 
 def _said(card: Card) -> str:
     """The docstring of the file: plain text on few lines, whatever titles hold."""
-    cell = (
-        json.dumps(str(card.facts.get("cell", "a cell")), ensure_ascii=True)[1:-1].replace("\\", " ").replace('"', "'")
-    )
+    what = f"({plain_words(card.facts.get('cell', 'a cell'))}) for images of {card.size[0]}x{card.size[1]} pixels"
     return (
-        f"A network ({cell[:80]}) for images of {card.size[0]}x{card.size[1]} pixels. Needs torch alone.\n\n"
+        f"A network {what}. Needs torch alone.\n\n"
         '    net = load("FILE.safetensors")            # weights written by: export --format weights\n'
         "    logits = net(prepare(images))             # uint8 (N, C, H, W) -> (N, classes)\n"
     )
+
+
+def plain_words(title: object) -> str:
+    """At most 80 characters of a title that no quotation mark or backslash in it can end."""
+    return json.dumps(str(title), ensure_ascii=True)[1:-1].replace("\\", " ").replace('"', "'")[:80]
 
 
 WRITERS: Mapping[str, Callable[[Taken], bytes]] = {"py": model_py, "weights": weights, "onnx": onnx, "pt2": pt2}
@@ -329,4 +347,8 @@ def write(format: str, genotype: Genotype, title: str, run: RunReader | None) ->
     Raises:
         BadInput: there is no such network, or the format cannot hold it.
     """
+    if RECURRENT in genotype.cells:
+        from darts_core import language_export  # it is built on what is above
+
+        return language_export.write(format, genotype, title, run)
     return WRITERS[format](taken(genotype, title, run))

@@ -55,7 +55,7 @@ TORCH = [
     {"choices"},
     {"calibrate"},
     {"evaluate", "evaluate_text"},
-    {"model_file", "import_pt", "network_files"},
+    {"model_file", "import_pt", "network_files", "language_file", "language_export"},
     {"drive"},
     {"together"},
     {"contest"},
