@@ -60,9 +60,14 @@ class LanguageTask:
             BadInput: the method wants a structural option that a recurrent cell does not have, or the compiled form
                 is wanted, and it cannot be built here.
         """
-        for name in net:
+        for name, value in net.items():
+            if (name, value) == ("partial_channels", 1):  # one channel in one: all of them
+                continue
             what = f"the recurrent supernet has no {name.replace('_', ' ')}, which this method needs"
-            raise BadInput("settings", "strategy", what, "choose another method, for example darts")
+            fix = "choose another method, for example darts"
+            if name == "partial_channels":
+                fix = "let all channels through: first=1 and second=1 of dr-nas, share=1 of pc-darts"
+            raise BadInput("settings", "strategy", what, fix)
         fast = self.config.backend != "reference"
         kernels = Kernels(build.build()) if self.config.backend == "compiled" else None
         sizes = (self.vocabulary, self.config.units)

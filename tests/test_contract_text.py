@@ -96,6 +96,54 @@ def test_the_methods_that_need_only_the_alphas_do_search_text() -> None:
         assert isinstance(list(events(config(strategy=name, epochs=1)))[-1], Result), name
 
 
+WHOLE = {"dr-nas": {"first": 1, "second": 1}, "pc-darts": {"share": 1}}  # all channels: a recurrent cell has no part
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_methods_of_partial_channels_search_text_with_all_of_them(name: str) -> None:
+    with pytest.raises(BadInput, match=f"=1 of {name}"):
+        list(events(config(strategy=name)))
+    found = list(events(config(strategy=name, **WHOLE[name])))
+    assert isinstance(found[-1], Result)
+    if name == "dr-nas":  # its second stage has fewer operations
+        last = [e.state for e in found if isinstance(e, Snapshot)][-1]
+        assert last.stage == 1 and last.alphas.legal["recurrent"].sum(-1).tolist() == [3] * 6
+
+
+@pytest.mark.parametrize("name", ["dr-nas", "random", "evolution", "reinforce"])
+def test_other_searches_resume_at_every_step_too(name: str) -> None:
+    """Trials of three steps, so that stops fall inside of them, and epochs end there."""
+    more = WHOLE.get(name, {"trial_steps": 3, "score_images": 60})
+    settings = config(strategy=name, nodes=2, bptt=8, **more)
+    whole = frozen(events(settings))
+    steps, end = steps_of(whole), [e[2] for e in whole if isinstance(e, tuple)][-1]
+    for at in range(1, len(steps)):
+        part = frozen(events(settings, orders={at: [Order("x", "interrupt")]}))
+        rest = frozen(events(settings, start=from_bytes(part[-1][2], "memory")))
+        assert steps_of(rest) == steps[at:]
+        assert [e[2] for e in rest if isinstance(e, tuple)][-1] == end
+
+
+@pytest.mark.parametrize("name", ["random", "evolution", "reinforce"])
+def test_baselines_score_cells_by_reading_and_can_be_steered(name: str) -> None:
+    orders = {
+        1: [Order("a", "set", "w_lr", 0.5), Order("b", "ban", "recurrent-0-1", "tanh"), Order("c", "set", "units", 8)]
+    }
+    settings = config(strategy=name, trial_steps=2, score_images=60)
+    found = list(events(settings, orders=orders))
+    answers = [e.accepted for e in found if isinstance(e, Applied)]
+    assert answers == [True, True, False]
+    scored = [s for s in steps_of(found) if math.isfinite(s.metrics["val_accuracy"])]
+    assert len(scored) == len(steps_of(found)) // 2
+    for step in scored:
+        assert step.metrics["val_perplexity"] == pytest.approx(math.exp(step.metrics["val_loss"]), rel=1e-5)
+        assert 0 <= step.metrics["val_accuracy"] <= 1 and 1 < step.metrics["val_perplexity"] < 100
+    proposed = Genotype.from_json(found[-1].genotype).cells["recurrent"]
+    assert proposed.nodes[0][0].op != "tanh" or proposed.nodes[0][0].source != 0
+    with pytest.raises(BadInput, match="score=short"):
+        list(events(config(strategy=name, score="shared")))
+
+
 def test_equal_seeds_give_equal_events_and_another_seed_others() -> None:
     one, two, other = (frozen(events(config(epochs=1, seed=s))) for s in (1, 1, 2))
     assert one == two

@@ -21,11 +21,14 @@ from darts_core.derive import one_hot
 from darts_core.errors import BadInput
 from darts_core.exhaustive import Recipe
 from darts_core.genotype import Genotype, random_genotype
+from darts_core.language import regularised, scored
 from darts_core.mix import Mix
 from darts_core.optimise import Momentum, clipped
 from darts_core.seeds import seed
 
-Numbers = dict[str, float]  # of a step: train_loss, train_accuracy, w_lr, w_grad_norm
+Numbers = dict[str, float]  # of a step: train_loss, train_accuracy, w_lr, w_grad_norm; on text perplexities
+CARRY = "carry"  # among the momentum of a trial on text: its hidden state
+COLUMNS = 10  # in which the validation text is read
 
 
 class Scorer(Protocol):
@@ -88,6 +91,7 @@ class Short:
     def __init__(self, task: Any, config: SearchConfig, steps: int, images: int) -> None:
         self.task, self.config, self.per_trial, self.images = task, config, steps, images
         self.trainer: Trainer | None = None
+        self.carry: Tensor | None = None  # on text: the hidden state behind the last stretch
 
     def begin(self, number: int, genotype: Genotype) -> None:
         torch.manual_seed(seed(self.config.seed, "trial weights", number))
@@ -127,6 +131,57 @@ class Short:
             self.begin(0, genotype)
             assert self.trainer is not None
             self.trainer.restore(weights, momentum)
+
+
+class Reading(Short):
+    """The same on text: stretches of the training text one after the other, the hidden state carried from each to the
+    next; scored by the share of tokens of the validation text that are found likeliest.
+    """
+
+    def begin(self, number: int, genotype: Genotype) -> None:
+        super().begin(number, genotype)
+        self.carry = None
+
+    def step(self, genotype: Genotype, at: int, epoch: int, index: int) -> tuple[Numbers, float | None]:
+        assert self.trainer is not None, "a trial begins before its first step"
+        c, batch = self.config, self.task.batch("weights", epoch, index)
+        before = self.task.carry("weights") if self.carry is None or index == 0 else self.carry
+        torch.manual_seed(seed(c.seed, "trial dropout", epoch, index))
+        said, after = self.trainer.net(batch.tokens, before)
+        nats, right = scored(said, batch)
+        rate = c.w_lr * batch.rate * (1 + math.cos(math.pi * at / self.per_trial)) / 2
+        numbers = self.trainer.step(regularised(nats, said, c.activation, c.slowness), right, rate)
+        found, self.carry = {"train_nats": float(nats.detach())}, after.detach()
+        score = None
+        if at + 1 == self.per_trial:
+            score, numbers["val_loss"] = self._read()
+            found["val_nats"] = numbers["val_loss"]
+        return numbers | self.task.step_metrics(found), score
+
+    @torch.no_grad()
+    def _read(self) -> tuple[float, float]:
+        """Accuracy and mean nats over at least so many tokens from the beginning of the validation text."""
+        assert self.trainer is not None
+        net: Any = self.trainer.net.eval()
+        columns = min(COLUMNS, self.task.longest("arch"))
+        carry, right, nats, total = self.task.carry("weights")[:1].expand(columns, -1), 0.0, 0.0, 0
+        for batch in self.task.eval_batches("arch", columns):
+            said, carry = net(batch.tokens, carry)
+            loss, accuracy = scored(said, batch)
+            count = batch.targets.numel()
+            right, nats, total = right + float(accuracy) * count, nats + float(loss) * count, total + count
+            if total >= self.images:
+                break
+        net.train()
+        return right / total, nats / total
+
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        weights, momentum = super().tensors()
+        return weights, momentum | ({} if self.carry is None else {CARRY: self.carry})
+
+    def restore(self, genotype: Genotype | None, weights: Mapping[str, Tensor], momentum: Mapping[str, Tensor]) -> None:
+        super().restore(genotype, weights, {name: t for name, t in momentum.items() if name != CARRY})
+        self.carry = momentum.get(CARRY)
 
 
 def logits_of(output: Any) -> Tensor:

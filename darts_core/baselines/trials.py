@@ -20,7 +20,7 @@ from torch import Tensor
 from darts_core import derive as derivation
 from darts_core import truth
 from darts_core.baselines.propose import Propose, Trial, log_probability
-from darts_core.baselines.score import LookedUp, Scorer, Shared, Short
+from darts_core.baselines.score import LookedUp, Reading, Scorer, Shared, Short
 from darts_core.config import SearchConfig, steerable
 from darts_core.errors import BadInput, unknown
 from darts_core.events import ARCHITECTURE_STEP, STEP_METRICS, Alarm, Applied, Epoch, Event, Order, Phase, Result, Step
@@ -56,9 +56,6 @@ def trials(factory: Callable[..., Baseline]) -> Strategy:
     """Turn a factory of baselines into a strategy."""
 
     def strategy(task: Task, config: SearchConfig, host: Host) -> Iterator[Event | Snapshot | Waits]:
-        if config.of_text:
-            fix = "choose darts: its end compares the derived cell with random ones"
-            raise BadInput("settings", "strategy", "scores cells on images, and a recurrent cell reads text", fix)
         return Trials(factory, task, config, host).run()
 
     return strategy
@@ -86,6 +83,12 @@ class Trials:
         how = self.how
         if how.score == "table":
             return LookedUp(self.task, self.config)
+        if self.config.of_text:
+            if how.score == "shared":
+                raise BadInput(
+                    "settings", "score", "of shared weights is for images, and this is text", "set score=short"
+                )
+            return Reading(self.task, self.config, how.trial_steps, how.score_images)
         if how.score == "shared":
             return Shared(self.task, self.config, how.shared_part, how.score_images)
         return Short(self.task, self.config, how.trial_steps, how.score_images)
@@ -127,7 +130,7 @@ class Trials:
             self.scorer.begin(number, self.current)
         tried = self.current
         measured, score = self.scorer.step(tried, self.at, self.epoch, self.index)
-        numbers = {**dict.fromkeys(STEP_METRICS, math.nan), "a_lr": self.how.rate or math.nan, **measured}
+        numbers = {**dict.fromkeys(self.config.step_metrics, math.nan), "a_lr": self.how.rate or math.nan, **measured}
         self.at += 1
         flags = 0
         if score is not None:
@@ -138,7 +141,7 @@ class Trials:
             self.current = None
         self.step += 1
         self.index += 1
-        for name in STEP_METRICS[:4]:
+        for name in self.averaged():
             if math.isfinite(numbers[name]):
                 self.sums[name] = self.sums.get(name, 0.0) + numbers[name]
                 self.sums[f"{name}.n"] = self.sums.get(f"{name}.n", 0) + 1
@@ -164,7 +167,7 @@ class Trials:
         """Say how things stand; an alarm when the best cell's collapse level got worse."""
         best = self.best() or self.current
         assert best is not None, "an epoch has a step"
-        metrics = {n: self.sums[n] / self.sums[f"{n}.n"] for n in STEP_METRICS[:4] if f"{n}.n" in self.sums}
+        metrics = {n: self.sums[n] / self.sums[f"{n}.n"] for n in self.averaged() if f"{n}.n" in self.sums}
         metrics |= {"trials": float(len(self.past)), "training_steps": float(self.training_steps())}
         if self.past:
             metrics["valid_accuracy"] = max(trial.score for trial in self.past)
@@ -181,9 +184,14 @@ class Trials:
         )  # fmt: skip
         yield Epoch(self.epoch, self.step, metrics, found, best.to_json(), asdict(collapse), seconds)
         if derivation.LEVELS.index(collapse.level) > derivation.LEVELS.index(before):
-            reason = f"{collapse.derived_skips} of {collapse.derived_edges} edges of the best cell are skip connections"
+            what = "identities" if self.config.of_text else "skip connections"
+            reason = f"{collapse.derived_skips} of {collapse.derived_edges} edges of the best cell are {what}"
             yield Alarm(self.step, self.epoch, collapse.level, reason)
         self.epoch, self.index, self.sums = self.epoch + 1, 0, {}
+
+    def averaged(self) -> tuple[str, ...]:
+        """Metrics of a step whose mean an epoch tells: losses and accuracies, perplexities on text."""
+        return (*STEP_METRICS[:4], *self.config.step_metrics[len(STEP_METRICS) :])
 
     def training_steps(self) -> int:
         """Training steps behind what is known now; a look-up stands for the training that made its row."""
