@@ -62,7 +62,8 @@ def tiny_build(
 
 def compare(
     methods: Annotated[
-        str, typer.Option("--methods", help="Strategies, options after colons: darts,darts:order=2,random:score=table.")
+        str,
+        typer.Option("--methods", help="Strategies, parts after +, options after colons: darts,pc-darts+beta:order=2."),
     ] = "darts,random,evolution,reinforce",
     seeds: Annotated[str, typer.Option("--seeds", help="0-4, or 0,3,7.")] = "0-4",
     preset: Annotated[str, typer.Option("--preset", help=f"Settings to start from: {', '.join(PRESETS)}.")] = "tiny",
@@ -77,7 +78,8 @@ def compare(
 ) -> None:
     """Run every method with every seed at one budget, and write a table and a picture; goes on after an interruption.
 
-    [dim]Example: compare --methods darts,random --seeds 0-4 --dataset digits --budget 60s[/dim]
+    [dim]Examples: compare --methods darts,random --seeds 0-4 --dataset digits --budget 60s |
+    compare --methods darts,darts+beta,pc-darts+eigenvalue-stop --preset collapse[/dim]
     """
     from darts_core import contest
 

@@ -51,20 +51,25 @@ class Budget(NamedTuple):
 
 
 def methods_in(text: str) -> dict[str, dict[str, str]]:
-    """Label -> strategy and options, from "darts,darts:order=2,random:score=table:trials=50".
+    """Label -> strategy, parts and options, from "darts,pc-darts+beta+eigenvalue-stop:order=2,random:score=table".
+
+    What follows a plus is a part that the method wears, as `search --with`; "pc-darts+beta:beta.weight=10" sets its
+    options too.
 
     Raises:
-        BadInput: nothing is named, or something twice.
+        BadInput: nothing is named, something twice, or a method or part that there is not.
     """
     found: dict[str, dict[str, str]] = {}
     for word in filter(None, (part.strip() for part in text.split(","))):
-        strategy, *pairs = word.split(":")
+        worn, *pairs = word.split(":")
+        strategy, *parts = worn.split("+")
+        options_of(strategy, ",".join(parts), "compare")  # raises for a name that there is not
         options = {pair.partition("=")[0]: pair.partition("=")[2] for pair in pairs}
         if any("=" not in pair for pair in pairs) or word in found:
             raise BadInput(
-                "compare", "--methods", f"{word[:60]!r} is wrong or named twice", "write darts,darts:order=2"
+                "compare", "--methods", f"{word[:60]!r} is wrong or named twice", "write darts,pc-darts+beta:order=2"
             )
-        found[word] = {"strategy": strategy, **options}
+        found[word] = {"strategy": strategy, **({"parts": ",".join(parts)} if parts else {}), **options}
     if not found:
         raise BadInput("compare", "--methods", "names no method", "write for example darts,random")
     return found
@@ -83,7 +88,8 @@ def plan(
     base = preset_named(preset).config(**{**changes, "seed": seeds[0]})
     entries = {}
     for label, wanted in methods.items():
-        values = {k: v for k, v in base.to_dict().items() if k not in options_of(base.strategy)}
+        own = options_of(base.strategy, base.parts if "parts" in wanted else "")
+        values = {k: v for k, v in base.to_dict().items() if k not in own}
         config = SearchConfig.from_dict({**values, **wanted})
         if budget is not None:
             config = spent(config, budget)

@@ -234,6 +234,8 @@ def sentences(tally: Tally) -> list[str]:
         said.append(
             f"Cells drawn at random: {100 * mean:.1f} % on average, eight of ten {100 * low:.1f} to {100 * high:.1f} %."
         )
+    if said_spent := spent(tally):
+        said.append(said_spent)
     rows = [row for row in tally.rows if row.values("accuracy")]
     chance = next((row for row in rows if row.method.startswith("random")), None)
     if chance is not None and len(rows) > 1:
@@ -246,6 +248,17 @@ def sentences(tally: Tally) -> list[str]:
     if tally.missing:
         said.append(f"Not finished: {'; '.join(tally.missing[:6])}{' ...' if len(tally.missing) > 6 else ''}.")
     return said
+
+
+def spent(tally: Tally) -> str:
+    """What each search was given, and what it took of both measures: equal seconds are not equal steps."""
+    rows = [row for row in tally.rows if row.outcomes]
+    if not rows:
+        return ""
+    unit, amount = tally.about.get("budget") or ("", 0)
+    given = f"Given {amount:g} {unit} each" if unit else "Each with its own settings"
+    took = "; ".join(f"{r.method} {r.mean('seconds') or 0:.0f} s, {r.mean('steps') or 0:,.0f} steps" for r in rows)
+    return f"{given}, one search took on average: {took} (of training; a look-up counts as the training behind it)."
 
 
 def _clearly(row: Row, other: Row) -> int:

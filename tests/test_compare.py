@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from darts_core import contest, tally, truth
+from darts_core.config import SearchConfig
 from darts_core.contest import Budget
 from darts_core.errors import BadInput
 from darts_core.genotype import every_genotype
@@ -114,6 +115,28 @@ def test_methods_are_named_once_with_options_after_colons(wrong: str) -> None:
         contest.methods_in(wrong)
 
 
+def test_a_method_of_a_comparison_may_wear_parts_whose_options_are_its_own(tmp_path: Path) -> None:
+    word = "pc-darts+beta+eigenvalue-stop:share=2:beta.weight=7"
+    found = contest.methods_in(f"darts,{word}")[word]
+    assert found == {"strategy": "pc-darts", "parts": "beta,eigenvalue-stop", "share": "2", "beta.weight": "7"}
+    plan = contest.plan("c", contest.methods_in(f"darts+beta,{word}"), [0], "tiny", QUICK, None, lambda words: None)
+    config = SearchConfig.from_dict(plan["methods"][word]["config"])
+    assert config.parts == "beta,eigenvalue-stop"
+    assert (config.options["beta.weight"], config.options["share"]) == (7, 2)
+    assert SearchConfig.from_dict(plan["methods"]["darts+beta"]["config"]).options["beta.weight"] == 50
+    assert plan["methods"][word]["runs"]["0"] == "c-pc-darts-beta-eigenvalue-stop-share-2-beta-weight-7-s0"
+    for wrong, known in (("darts+bta", "did you mean 'beta'"), ("dart+beta", "did you mean 'darts'")):
+        with pytest.raises(BadInput, match=known):
+            contest.methods_in(wrong)
+
+
+def test_parts_of_the_settings_are_worn_by_methods_that_name_none(tmp_path: Path) -> None:
+    both = contest.methods_in("darts,darts+max-w")
+    plan = contest.plan("c", both, [0], "tiny", {**QUICK, "parts": "beta", "beta.weight": 3}, None, lambda words: None)
+    configs = [SearchConfig.from_dict(entry["config"]) for entry in plan["methods"].values()]
+    assert [c.parts for c in configs] == ["beta", "max-w"] and configs[0].options["beta.weight"] == 3
+
+
 def row(method: str, *accuracies: float) -> Row:
     return Row(method, tuple(Outcome(s, a, 1, 6, None, 2.0, 10) for s, a in enumerate(accuracies)))
 
@@ -127,6 +150,15 @@ def test_words_do_not_go_beyond_two_standard_errors() -> None:
     assert Tally.from_json(found.to_json(), "here") == found
     picture = contest_svg(found)
     assert picture.count("<circle") == 12 and "good 95.1 %" in picture
+
+
+def test_seconds_and_steps_are_both_said_whatever_the_budget_was_in() -> None:
+    found = Tally("c", {"budget": ["seconds", 60.0]}, (row("darts", 0.9, 0.8), row("random", 0.7)), None, "trained")
+    assert "Given 60 seconds each" in tally.spent(found)
+    assert "darts 2 s, 10 steps; random 2 s, 10 steps" in tally.spent(found)
+    assert tally.spent(found) in tally.sentences(found)
+    assert "with its own settings" in tally.spent(Tally("c", {}, found.rows, None, "trained"))
+    assert tally.spent(Tally("c", {}, (Row("darts", ()),), None, "trained")) == ""
 
 
 def test_a_table_from_elsewhere_is_read_with_care() -> None:
