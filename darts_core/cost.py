@@ -8,7 +8,7 @@ modules. """
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -141,16 +141,21 @@ def operation(op: str, c: int, size: tuple[int, int], shrinks: bool, search: boo
     height, width = size
     out = (_strided(height, 2), _strided(width, 2)) if shrinks else size
     norm = Count() if search else Count(2 * c)
-    if op in ("none", "noise", "max_pool_3x3", "avg_pool_3x3"):
+    if op in ("none", "noise", "max_pool_3x3", "avg_pool_3x3", "sharp_avg_pool_3x3"):
         return Count()
     if op == "skip_connect":
         return _conv(c, c, 1, out).plus(norm) if shrinks else Count()
     if op == "conv_7x1_1x7":
         return _conv(c, c, 7, (height, out[1])).plus(_conv(c, c, 7, out), norm)
+    if op in SHARP:
+        kernel, middle = SHARP[op][0], SHARP[op][1](c)
+        inner = Count() if search else Count(2 * middle)
+        depthwise = _depthwise(c, kernel, out).plus(_depthwise(middle, kernel, out))
+        return depthwise.plus(_conv(c, middle, 1, out), inner, _conv(middle, c, 1, out), norm)
     family, kernel = FAMILIES[op]
     if family == "nor":
         return _conv(c, c, kernel**2, out).plus(norm)
-    once = Count(c * kernel**2, c * kernel**2 * out[0] * out[1]).plus(_conv(c, c, 1, out), norm)
+    once = _depthwise(c, kernel, out).plus(_conv(c, c, 1, out), norm)
     return once.plus(once) if family == "sep" else once
 
 
@@ -158,13 +163,30 @@ FAMILIES = {
     "sep_conv_3x3": ("sep", 3), "sep_conv_5x5": ("sep", 5), "sep_conv_7x7": ("sep", 7), "dil_conv_3x3": ("dil", 3),
     "dil_conv_5x5": ("dil", 5), "nor_conv_1x1": ("nor", 1), "nor_conv_3x3": ("nor", 3),
 }  # fmt: skip
-COUNTED = {"none", "noise", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "conv_7x1_1x7", *FAMILIES}
+SHARP: Mapping[str, tuple[int, Callable[[int], int]]] = {  # kernel, and channels in the middle of c (sharpDARTS)
+    "sharp_dil_conv_3x3": (3, lambda c: c),
+    "sharp_dil_conv_5x5": (5, lambda c: c),
+    "flood_conv_3x3": (3, lambda c: 4 * c),
+    "flood_conv_5x5": (5, lambda c: 4 * c),
+    "dil_flood_conv_3x3": (3, lambda c: 4 * c),
+    "choke_conv_3x3": (3, lambda c: 32),
+    "dil_choke_conv_3x3": (3, lambda c: 32),
+}
+COUNTED = {
+    "none", "noise", "max_pool_3x3", "avg_pool_3x3", "sharp_avg_pool_3x3", "skip_connect", "conv_7x1_1x7",
+    *FAMILIES, *SHARP,
+}  # fmt: skip
 
 
 def derived(costs: Costs, space: SearchSpace, mixes: Mixes) -> Count:
     """The network of the cell that the paper's rule derives from `mixes`; `costs` of the derived form."""
     genotype = derive(space, mixes)
     return costs.of({kind: one_hot(cell, genotype.cells[kind]) for kind, cell in space.cells.items()})
+
+
+def _depthwise(c: int, kernel: int, out: tuple[int, int]) -> Count:
+    """A convolution of one filter per channel."""
+    return Count(c * kernel**2, c * kernel**2 * out[0] * out[1])
 
 
 def _conv(c_in: int, c_out: int, window: int, out: tuple[int, int]) -> Count:

@@ -94,13 +94,36 @@ class DilatedConv(nn.Sequential):
 
 
 def _depthwise_separable(channels: int, kernel: int, stride: int, dilation: int, search: bool) -> list[nn.Module]:
-    padding = dilation * (kernel - 1) // 2  # keeps the size at stride 1
     return [
         nn.ReLU(),
-        nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False),
+        _depthwise(channels, kernel, stride, dilation),
         nn.Conv2d(channels, channels, 1, bias=False),
         norm(channels, search),
     ]
+
+
+def _depthwise(channels: int, kernel: int, stride: int, dilation: int) -> nn.Conv2d:
+    """One filter per channel, padded so that stride 1 keeps the size."""
+    padding = dilation * (kernel - 1) // 2
+    return nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False)
+
+
+class SharpSeparableConv(nn.Sequential):
+    """The block of sharpDARTS (Hundt, Jain, Hager 2019, and their code): a separable convolution whose middle has
+    `middle` channels; only the first depthwise convolution strides and dilates.
+    """
+
+    def __init__(self, channels: int, middle: int, kernel: int, stride: int, dilation: int, search: bool) -> None:
+        super().__init__(
+            nn.ReLU(),
+            _depthwise(channels, kernel, stride, dilation),
+            nn.Conv2d(channels, middle, 1, bias=False),
+            norm(middle, search),
+            nn.ReLU(),
+            _depthwise(middle, kernel, 1, 1),
+            nn.Conv2d(middle, channels, 1, bias=False),
+            norm(channels, search),
+        )
 
 
 class FactorizedReduce(nn.Module):
@@ -165,6 +188,14 @@ class ResidualReduction(nn.Module):
 
 EXTRA = "extra_skip"  # the auxiliary skip of a supernet: a column of its own, which no alpha belongs to
 Build = Callable[[int, int, bool], nn.Module]  # (channels, stride, search) -> module
+CHOKE = 32  # channels in the middle of sharpDARTS' choke convolutions, however wide the cell
+FLOOD = 4  # times the channels, in the middle of its flood convolutions
+
+
+def _sharp(kernel: int, dilation: int, middle: Callable[[int], int]) -> Build:
+    """A block of sharpDARTS; `middle`: of the cell's channels, those in its middle."""
+    return lambda c, s, search: SharpSeparableConv(c, middle(c), kernel, s, dilation, search)
+
 
 OPS: dict[str, Build] = {
     "none": lambda c, s, search: Zero(s),
@@ -180,6 +211,14 @@ OPS: dict[str, Build] = {
     "noise": lambda c, s, search: Noise(s),
     "nor_conv_1x1": lambda c, s, search: ReLUConvNorm(c, c, 1, s, 0, search),
     "nor_conv_3x3": lambda c, s, search: ReLUConvNorm(c, c, 3, s, 1, search),
+    "sharp_avg_pool_3x3": lambda c, s, search: _pool(nn.AvgPool2d(3, s, 1), c, search),  # counts the padding
+    "sharp_dil_conv_3x3": _sharp(3, 2, lambda c: c),
+    "sharp_dil_conv_5x5": _sharp(5, 2, lambda c: c),
+    "flood_conv_3x3": _sharp(3, 1, lambda c: FLOOD * c),
+    "flood_conv_5x5": _sharp(5, 1, lambda c: FLOOD * c),
+    "dil_flood_conv_3x3": _sharp(3, 2, lambda c: FLOOD * c),
+    "choke_conv_3x3": _sharp(3, 1, lambda c: CHOKE),
+    "dil_choke_conv_3x3": _sharp(3, 2, lambda c: CHOKE),
 }
 
 

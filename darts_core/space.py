@@ -1,8 +1,8 @@
 """Search spaces as data: which states a cell has, which edges join them, and which operations an edge may hold.
 
 Plain data without torch, so that the run folder, the app and the notebooks can hold a space without a network.
-Sources: DARTS (Liu et al. 2019, section 2.1); S1 to S4 of RobustDARTS (Zela et al. 2020, section 3); NAS-Bench-201
-(Dong and Yang 2020, section 2.1).
+Sources: DARTS (Liu et al. 2019, section 2.1); sharpDARTS (Hundt et al. 2019, and its code); S1 to S4 of RobustDARTS
+(Zela et al. 2020, section 3); NAS-Bench-201 (Dong and Yang 2020, section 2.1).
 """
 
 from __future__ import annotations
@@ -32,12 +32,16 @@ NASNET_OPS = ("sep_conv_7x7", "conv_7x1_1x7")  # of the cells of NASNet and Amoe
 NAS201_OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")  # in the original's order
 MBCONV_OPS = (*(f"mbconv_{k}x{k}_e{e}" for k in (3, 5, 7) for e in (3, 6)), "skip_connect")  # ProxylessNAS
 BENCH_OPS = ("noise", "nor_conv_1x1", "nor_conv_3x3")  # of S4 and of NAS-Bench-201
+SHARP_OPS = (  # of sharpDARTS; its separable convolutions are those of DARTS
+    "sharp_avg_pool_3x3", "sharp_dil_conv_3x3", "sharp_dil_conv_5x5", "flood_conv_3x3", "flood_conv_5x5",
+    "dil_flood_conv_3x3", "choke_conv_3x3", "dil_choke_conv_3x3",
+)  # fmt: skip
 RNN_OPS = ("none", "tanh", "relu", "sigmoid", "identity")  # activation functions, in the original's order
 CHOICE_OPS = tuple(f"choice_{number}" for number in range(16))  # candidates of a `Choice` in a module of the user's own
 # The closed list of names that files may hold.
-KNOWN_OPS = (*DARTS_OPS, *NASNET_OPS, *BENCH_OPS, *RNN_OPS[1:], *MBCONV_OPS[:-1], *CHOICE_OPS)
+KNOWN_OPS = (*DARTS_OPS, *NASNET_OPS, *BENCH_OPS, *SHARP_OPS, *RNN_OPS[1:], *MBCONV_OPS[:-1], *CHOICE_OPS)
 # Operations of convolutional cells: (N, C, H, W) to the same channels, at stride 1 or 2.
-CONV_OPS = (*DARTS_OPS, *NASNET_OPS, *BENCH_OPS)
+CONV_OPS = (*DARTS_OPS, *NASNET_OPS, *BENCH_OPS, *SHARP_OPS)
 MAX_NODES = 12
 MAX_OPS = 32
 
@@ -194,6 +198,16 @@ SPACES: Mapping[str, SpaceEntry] = {
     ),
     "s4": SpaceEntry(
         ("noise", "sep_conv_3x3"), 4, "S4 of RobustDARTS: 3x3 separable convolution, or noise that helps nobody."
+    ),
+    "sharp": SpaceEntry(
+        ("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "sharp_dil_conv_3x3", "flood_conv_3x3",
+         "dil_flood_conv_3x3", "choke_conv_3x3", "dil_choke_conv_3x3"), 4,
+        "sharpDARTS: 9 operations; convolutions with a wide (flood) or narrow (choke) middle.",
+    ),
+    "sharper": SpaceEntry(
+        ("none", "max_pool_3x3", "sharp_avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "sep_conv_7x7",
+         "sharp_dil_conv_3x3", "sharp_dil_conv_5x5", "flood_conv_3x3", "flood_conv_5x5", "dil_flood_conv_3x3"), 4,
+        "The larger space of sharpDARTS: 12 operations.",
     ),
     "tiny": SpaceEntry(
         ("max_pool_3x3", "skip_connect", "sep_conv_3x3"),

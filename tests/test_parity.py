@@ -11,13 +11,16 @@ import torch
 import torch.nn.functional as F
 from original import batch, fill, wave
 
+from darts_core import ops
 from darts_core.derive import derive
+from darts_core.genotype import Genotype
 from darts_core.mix import Alphas
-from darts_core.nets.fixed import parameters
+from darts_core.nets.fixed import Network, parameters
 from darts_core.nets.mixed import Supernet
 from darts_core.nets.original import from_original, to_original
 from darts_core.search.method import Moment, softmax
-from darts_core.space import DARTS_OPS, space_named
+from darts_core.space import DARTS_OPS, SearchSpace, conv_cell, space_named
+from darts_core.zoo import published
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "original_darts.json").read_text(encoding="utf-8"))
 SEARCH = GOLDEN["search_cnn"]
@@ -75,6 +78,31 @@ def test_parameter_counts_are_the_published_ones(supernet: Supernet) -> None:
 def test_s2_has_its_published_parameter_count() -> None:
     for name, count in {"s1": 405_146, "s2": 665_466, "s3": 665_466, "s4": 624_506}.items():  # RobustDARTS
         assert parameters(Supernet(space_named(name), 3, 10)) == count, name
+
+
+def test_the_spaces_of_sharpdarts_have_the_parameter_counts_of_its_code() -> None:
+    """16 channels, 8 cells; the third is the DARTS space with their blocks in place of its dilated convolutions."""
+    sharp = {"dil_conv_3x3": "sharp_dil_conv_3x3", "dil_conv_5x5": "sharp_dil_conv_5x5"}
+    cells = {kind: conv_cell(4, [sharp.get(op, op) for op in DARTS_OPS]) for kind in ("normal", "reduce")}
+    own = SearchSpace("with the blocks of sharpDARTS", cells)
+    for space, count in ((space_named("sharp"), 5_867_642), (space_named("sharper"), 9_707_002), (own, 2_527_354)):
+        with torch.device("meta"):
+            assert parameters(Supernet(space, 3, 10)) == count, space.name
+
+
+def test_darts_cell_with_the_blocks_of_sharpdarts_has_its_published_parameter_count() -> None:
+    text = published("DARTS_V2").genotype.dumps().replace("dil_conv_3x3", "sharp_dil_conv_3x3")
+    with torch.device("meta"):
+        assert parameters(Network(Genotype.from_json(json.loads(text)), 3, 10)) == 3_529_270
+
+
+def test_a_dilated_block_of_sharpdarts_dilates_and_strides_once_and_its_average_counts_the_padding() -> None:
+    first, second = [m for m in ops.build("dil_flood_conv_3x3", 4, 2, False) if getattr(m, "groups", 1) > 1]
+    assert (first.dilation, first.stride, first.padding, first.out_channels) == ((2, 2), (2, 2), (2, 2), 4)
+    assert (second.dilation, second.stride, second.padding, second.out_channels) == ((1, 1), (1, 1), (1, 1), 16)
+    ones = torch.ones(1, 1, 4, 4)
+    assert ops.build("sharp_avg_pool_3x3", 1, 1, False)(ones)[0, 0, 0, 0].item() == pytest.approx(4 / 9)
+    assert ops.build("avg_pool_3x3", 1, 1, False)(ones)[0, 0, 0, 0].item() == 1
 
 
 def test_names_map_both_ways(supernet: Supernet) -> None:

@@ -1,6 +1,6 @@
 """REINFORCE (Williams 1992; Zoph and Le 2017): a controller draws cells, and what scored well becomes more likely.
 
-The controller is a table of logits, one per edge and operation, as in the code of NAS-Bench-201; `alphas` show them.
+The controller is a table of logits, one per edge and operation, as in the code of NAS-Bench-201, or the LSTM of ENAS.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from darts_core.baselines.propose import sampled
 from darts_core.baselines.trials import Baseline
 from darts_core.search.option import Choice, Range
 
+RATES = {"table": 0.1, "lstm": 0.0035}  # the second is that of ENAS
+
 
 def reinforce(
     score: Annotated[
@@ -18,14 +20,28 @@ def reinforce(
         Choice("short", "shared", "table"),
         "How a cell is scored: trained for a short while, by weights that all cells share, or looked up (space nb3).",
     ] = "short",
-    rate: Annotated[float, Range(1e-6, 10), "Learning rate of the controller (Adam)."] = 0.1,
+    controller: Annotated[
+        str, Choice("table", "lstm"), "Who draws: a table of logits for each edge, or the LSTM of ENAS."
+    ] = "table",
+    rate: Annotated[
+        float, Range(0, 10), "Learning rate of the controller (Adam); 0: 0.1 for the table, 0.0035 for the LSTM."
+    ] = 0.0,
     baseline: Annotated[
-        float, Range(0, 0.9999), "How slowly the mean reward moves that a reward is held against."
+        float, Range(0, 0.9999), "How slowly the mean reward moves that a reward is held against (ENAS: 0.99)."
     ] = 0.9,
+    samples: Annotated[int, Range(1, 1000), "Cells drawn for each step of the controller (ENAS: 10)."] = 1,
+    bound: Annotated[
+        float, Range(0.01, 100), "Of the LSTM: largest logit of a source, 2.5 times that of operations."
+    ] = 1.1,
+    entropy: Annotated[float, Range(0, 100), "Of the LSTM: weight of its entropy in the reward (ENAS: 0.0001)."] = 1e-4,
     trial_steps: Annotated[int, Range(1, 100_000), "Training steps of each cell, where it is trained."] = 20,
     trials: Annotated[int, Range(0, 1_000_000), "End after so many cells; 0: when the steps are spent."] = 0,
     score_images: Annotated[int, Range(1, 1_000_000), "Validation images that a score is measured on."] = 600,
     shared_part: Annotated[float, Range(0.01, 0.99), "Share of the steps that train the shared weights."] = 0.7,
 ) -> Baseline:
-    """A policy of one softmax per edge, moved along reward times grad log p."""
-    return Baseline(sampled, score, trial_steps, trials, score_images, shared_part, rate=rate, baseline=baseline)
+    """A policy that is moved along reward times grad log p."""
+    return Baseline(
+        sampled, score, trial_steps, trials, score_images, shared_part, rate=rate or RATES[controller],
+        baseline=baseline, samples=samples, bound=bound if controller == "lstm" else 0.0, entropy=entropy,
+        population=20 if controller == "lstm" else 0,
+    )  # fmt: skip

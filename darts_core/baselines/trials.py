@@ -19,6 +19,7 @@ from torch import Tensor
 
 from darts_core import derive as derivation
 from darts_core import truth
+from darts_core.baselines.controller import Controller
 from darts_core.baselines.propose import Propose, Trial, log_probability
 from darts_core.baselines.score import LookedUp, Reading, Scorer, Shared, Short
 from darts_core.config import SearchConfig, steerable
@@ -36,6 +37,8 @@ from darts_core.seeds import seed
 from darts_core.space import SearchSpace
 from darts_core.tasks import Task
 
+CONTROLLER = "controller."  # before the names of an LSTM's weights in a checkpoint
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -49,6 +52,9 @@ class Baseline:
     shared_part: float = 0.7  # share of the steps that train shared weights
     rate: float = 0.0  # REINFORCE's learning rate; 0: the policy does not learn
     baseline: float = 0.9  # REINFORCE: how slowly the mean reward moves
+    samples: int = 1  # REINFORCE: cells per step of the policy
+    bound: float = 0.0  # REINFORCE: largest logit of an LSTM controller; 0: the policy is a table
+    entropy: float = 0.0  # REINFORCE: weight of the LSTM's entropy in the reward
     population: int = 0  # what is shown as alphas: shares of operations in the last so many trials; 0: the last one
 
 
@@ -70,7 +76,11 @@ class Trials:
         zero = {k: torch.zeros(cell.shape) for k, cell in task.space.cells.items()}
         legal = {k: torch.from_numpy(cell.legal_array()) for k, cell in task.space.cells.items()}
         self.policy = Alphas({k: t.requires_grad_() for k, t in zero.items()}, legal)
-        self.adam = Adam(dict(zip(self.policy.names(), self.policy.tensors(), strict=True)))
+        self.controller: Controller | None = None
+        if self.how.bound:
+            generator = torch.Generator().manual_seed(seed(config.seed, "controller"))
+            self.controller = Controller(task.space, self.how.bound, generator)
+        self.adam = Adam(self.learned())
         self.past: list[Trial] = []
         self.step = self.epoch = self.index = self.at = 0  # `at`: steps made in the present trial
         self.current: Genotype | None = None
@@ -126,7 +136,7 @@ class Trials:
         if self.current is None:
             number = len(self.past)
             rng = random.Random(seed(self.config.seed, "proposal", number))
-            self.current, self.at = self.how.propose(self.space(), self.past, self.policy, rng), 0
+            self.current, self.at = self.next_cell(self.past, rng), 0
             self.scorer.begin(number, self.current)
         tried = self.current
         measured, score = self.scorer.step(tried, self.at, self.epoch, self.index)
@@ -136,7 +146,7 @@ class Trials:
         if score is not None:
             flags, numbers["val_accuracy"] = ARCHITECTURE_STEP, score
             self.past.append(Trial(tried, score))
-            if self.how.rate:
+            if self.how.rate and len(self.past) % self.how.samples == 0:
                 numbers["a_grad_norm"] = self.learn()
             self.current = None
         self.step += 1
@@ -153,15 +163,37 @@ class Trials:
         The mean is an exponential one that has heard this reward already, as in the code of NAS-Bench-201. Adam's
         betas are its usual ones; the norm of the gradient comes back.
         """
-        mean = 0.0
-        for trial in self.past:
+        mean, advantages = 0.0, []
+        for count, trial in enumerate(self.past, 1):
             mean = self.how.baseline * mean + (1 - self.how.baseline) * trial.score
-        tried = self.past[-1]
-        advantage = tried.score - mean / (1 - self.how.baseline ** len(self.past))  # a mean of few is of these few
-        loss = -advantage * log_probability(self.space(), tried.genotype, self.policy)
-        grads = list(torch.autograd.grad(loss, self.policy.tensors(), materialize_grads=True))
+            advantages.append(trial.score - mean / (1 - self.how.baseline**count))  # a mean of few is of these few
+        terms = []
+        for trial, advantage in zip(self.past[-self.how.samples :], advantages[-self.how.samples :], strict=True):
+            if not self.allowed(trial.genotype):  # what was banned since it was drawn has no probability any more
+                continue
+            if self.controller is None:
+                terms.append(-advantage * log_probability(self.space(), trial.genotype, self.policy))
+            else:
+                log_p, entropy = self.controller.of(self.space(), trial.genotype)
+                terms.append(-(advantage + self.how.entropy * float(entropy.detach())) * log_p)
+        if not terms:
+            return 0.0
+        params = list(self.learned().values())
+        loss = torch.stack(terms).sum() / self.how.samples
+        grads = list(torch.autograd.grad(loss, params, materialize_grads=True, allow_unused=True))
         self.adam.step(grads, self.how.rate, (0.9, 0.999), 0.0)
         return float(torch.cat([g.flatten() for g in grads]).norm())
+
+    def learned(self) -> dict[str, Tensor]:
+        """What a step of the policy moves, by name."""
+        if self.controller is not None:
+            return {f"{CONTROLLER}{name}": p for name, p in self.controller.named_parameters()}
+        return dict(zip(self.policy.names(), self.policy.tensors(), strict=True))
+
+    def next_cell(self, past: list[Trial], rng: random.Random) -> Genotype:
+        if self.controller is not None:
+            return self.controller.draw(self.space(), rng)
+        return self.how.propose(self.space(), past, self.policy, rng)
 
     def end_epoch(self, seconds: float) -> Iterator[Event]:
         """Say how things stand; an alarm when the best cell's collapse level got worse."""
@@ -171,8 +203,7 @@ class Trials:
         metrics |= {"trials": float(len(self.past)), "training_steps": float(self.training_steps())}
         if self.past:
             metrics["valid_accuracy"] = max(trial.score for trial in self.past)
-        policy = self.policy if self.how.rate else self.policy._replace(ops=self.shares(best))
-        rows = as_arrays(softmax_rows(policy)) if self.how.rate else as_arrays(policy.ops)
+        rows = as_arrays(softmax_rows(self.policy) if self.tabled() else self.shares(best))
         found = {"entropy": derivation.entropy(self.task.space, rows), **truth.probed(self.config, best)}
         collapse = derivation.collapse(self.task.space, self.hot(best), best)
         before = self.history[-1]["level"] if self.history else "healthy"
@@ -202,7 +233,7 @@ class Trials:
         best = self.best() or self.current
         if best is None:  # stopped before its first step
             rng = random.Random(seed(self.config.seed, "proposal", 0))
-            best = self.how.propose(self.space(), [], self.policy, rng)
+            best = self.next_cell([], rng)
         metrics = dict(self.history[-1]["metrics"]) if self.history else {}
         return Result(self.step, max(0, self.epoch - 1), best.to_json(), metrics, stopped)
 
@@ -233,7 +264,11 @@ class Trials:
 
     def shown(self, tried: Genotype) -> dict[str, np.ndarray]:
         """What a record holds as alphas: the policy's logits, or shares of operations."""
-        return as_arrays(self.policy.ops if self.how.rate else self.shares(tried))
+        return as_arrays(self.policy.ops if self.tabled() else self.shares(tried))
+
+    def tabled(self) -> bool:
+        """Is the policy a table of logits that learns? Then it is what is shown."""
+        return bool(self.how.rate) and self.controller is None
 
     # -- orders and state
 
@@ -272,10 +307,14 @@ class Trials:
             step=self.step, epoch=self.epoch, index=self.index, stage=0, settings=self.config.to_dict(),
             weights=weights,
             alphas=self.policy.replaced([t.detach() for t in self.policy.tensors()]),
-            w_optimiser={**{f"momentum.{name}": t for name, t in momentum.items()}, **trials},
+            w_optimiser={**{f"momentum.{name}": t for name, t in momentum.items()}, **trials, **self.drawer()},
             a_optimiser={f"{m}.{n}": t for m in ("first", "second") for n, t in getattr(self.adam, m).items()},
             a_steps=self.adam.steps, history=self.history, sums={**self.sums, "at": float(self.at)},
         )  # fmt: skip
+
+    def drawer(self) -> dict[str, Tensor]:
+        """The weights of an LSTM controller, as they are kept."""
+        return {name: t.detach() for name, t in self.learned().items()} if self.controller is not None else {}
 
     def restore(self, state: State) -> None:
         """Go on from `state`.
@@ -291,6 +330,10 @@ class Trials:
         with torch.no_grad():
             for mine, theirs in zip(self.policy.tensors(), state.alphas.tensors(), strict=True):
                 mine.copy_(theirs)
+            if set(self.drawer()) - set(kept):
+                raise BadInput("checkpoint", "controller", "is missing", "this checkpoint is of another controller")
+            for name, mine in self.drawer().items():
+                mine.copy_(kept[name])
         for moment in ("first", "second"):
             for name, t in getattr(self.adam, moment).items():
                 t.copy_(state.a_optimiser[f"{moment}.{name}"])

@@ -18,14 +18,16 @@ CARD = Card(
     "o(x) = sum_k (1 - max_j p_j + p_k) o_k(x),  p = softmax(alpha)",
     "The strongest operation of an edge has weight exactly 1, so its own activation gives its logit no gradient: it is "
     "pushed up only as much as the others are harmful. At equal alphas the edge is the plain sum of its operations.",
-    "Hundt, Jain, Hager: sharpDARTS, 2019, section 4; ahundt/sharpDARTS",
+    "Hundt, Jain, Hager: sharpDARTS, 2019; ahundt/sharpDARTS",
     (
         "The popular description, 'subtract the maximum weight gradient from each weight before back-propagation', is "
         "wrong: no gradient is subtracted by hand. In the forward pass the largest weight is subtracted and 1 added; "
         "the minus in the winner's gradient is what automatic differentiation makes of it.",
         "A comment in the released code says that no gradient should pass through the maximum; the active code lets it "
         "pass, and so does this one. Detached, the gradient is that of DARTS (option attached=false).",
-        "The wider convolutions of the paper are operations of their own, not part of the method, and not built here.",
+        "Of the paper's other parts, its blocks are operations of the spaces sharp and sharper (parameter counts as "
+        "in its code), its released cells are in the zoo, its learning rate is w_power=2 w_rise=5; not built: "
+        "AutoAugment.",
         "Second order is offered; the released code drops its settings there, so all published runs are first order.",
     ),
 )
