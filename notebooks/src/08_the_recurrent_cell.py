@@ -428,8 +428,7 @@ result = Genotype.from_json(next(e for e in events if e["type"] == "result")["ge
 drawn(result, "The cell that this search found")
 
 # %% [markdown]
-# Derived and random cells lie close together here, and which is ahead changes with the seed: **this language does not tell
-# cells apart**, since any of them can remember two syllables. What it teaches is the mechanics. On the Penn Treebank the
+# Derived and random cells lie as close together as two trainings of one cell: **this language does not tell cells apart**, since any of them can remember two syllables. What it teaches is the mechanics. On the Penn Treebank the
 # paper reports 55.7 for its second-order cell, 57.6 first order, and 59.4 for the best of several random cells; Li and
 # Talwalkar (2020) reached 55.5 there with random search and shared weights. Such a search needs a GPU and the licensed text: `search
 # --preset ptb --path FOLDER`.
