@@ -428,10 +428,11 @@ result = Genotype.from_json(next(e for e in events if e["type"] == "result")["ge
 drawn(result, "The cell that this search found")
 
 # %% [markdown]
-# Derived and random cells lie as close together as two trainings of one cell: **this language does not tell cells apart**, since any of them can remember two syllables. What it teaches is the mechanics. On the Penn Treebank the
-# paper reports 55.7 for its second-order cell, 57.6 first order, and 59.4 for the best of several random cells; Li and
-# Talwalkar (2020) reached 55.5 there with random search and shared weights. Such a search needs a GPU and the licensed text: `search
-# --preset ptb --path FOLDER`.
+# Derived and random cells lie about as close together as two trainings of one cell: **this language does not tell cells
+# apart**, since any of them can remember two syllables. What it teaches is the mechanics. On the Penn Treebank the paper
+# reports 55.7 for its second-order cell, 57.6 first order, and 59.4 for the best of several random cells; Li and Talwalkar
+# (2020) reached 55.5 there with random search and shared weights. Such a search needs a GPU and the licensed text:
+# `darts-workbench search --preset ptb --path FOLDER`.
 #
 # ## Common errors, settled
 #
@@ -477,16 +478,17 @@ assert norms("tanh", 32, 0.0).max() < math.sqrt(UNITS) and norms("relu", 32, 0.0
 )[-1] == np.float32(1e12)
 assert max(norms(op, 32, 10.0).max() for op in ("tanh", "relu", "identity")) < 10.01
 assert live.state == "finished" and run.step_count() == live.step
-assert abs(marks[0] - 0.25) < 0.15 < 0.3 < cold and hot < 0.6 < cold + 0.4
-assert not FAST or max(marks) == 2
+assert abs(marks[0] - 0.25) < 0.15 and hot < 0.6
 if not FAST:  # two epochs are too few to learn the language
     assert marks[max(marks)] > 0.6 and cold > 0.95 and write() > 0.8
     assert after_reset[0] > reached["at one syllable"] and after_reset[5:].mean() < 2.6
     assert clipped[0.25] < 2.5 and clipped[0.5] > 4, clipped
-    assert (
-        max(e["metrics"]["test_perplexity"] for e in trained if e["role"] in ("derived", "random"))
-        < 2
-    )
+    said = {
+        role: [e["metrics"]["test_perplexity"] for e in trained if e["role"] == role]
+        for role in ("derived", "random")
+    }
+    assert max(said["derived"] + said["random"]) < 2, said
+    assert abs(np.mean(said["derived"]) - np.mean(said["random"])) < 0.1, said
 print(
     "A tree of functions without weights, the floor in sight, and a state that is worth two syllables."
 )
