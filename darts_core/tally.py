@@ -257,8 +257,10 @@ def spent(tally: Tally) -> str:
         return ""
     unit, amount = tally.about.get("budget") or ("", 0)
     given = f"Given {amount:g} {unit} each" if unit else "Each with its own settings"
-    took = "; ".join(f"{r.method} {r.mean('seconds') or 0:.0f} s, {r.mean('steps') or 0:,.0f} steps" for r in rows)
-    return f"{given}, one search took on average: {took} (of training; a look-up counts as the training behind it)."
+    span = {name: sorted(row.mean(name) or 0 for row in rows) for name in ("seconds", "steps")}
+    seconds, steps = (f"{found[0]:,.0f} to {found[-1]:,.0f}" for found in span.values())
+    both = f"one search took {seconds} s and {steps} training steps"
+    return f"{given}, {both} (the table has both for every method; a look-up counts as the training behind it)."
 
 
 def _clearly(row: Row, other: Row) -> int:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,6 +15,11 @@ import darts_core
 from darts_core.choices import Choice, ChoiceNet, choice_space, chosen, search_choices
 from darts_core.errors import BadInput
 from darts_core.mix import Mix
+from darts_core.strategies import STRATEGIES
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = (ROOT / "docs/choices.md").read_text("utf-8")
+NAMED = [name for name in STRATEGIES if f"`{name}`" in PAGE]
 
 
 class Blind(nn.Module):
@@ -59,3 +69,17 @@ def test_a_choice_outside_a_search_and_a_module_without_one_say_so() -> None:
         choice_space(nn.Linear(2, 2))
     with pytest.raises(BadInput, match="inside"):
         choice_space(nn.Sequential(Choice(nn.ReLU(), Choice(nn.ReLU(), nn.Tanh()))))
+
+
+def test_the_page_about_choices_runs_as_written() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    assert re.fullmatch(r"first -> choice_[012]\nhalve -> choice_[012]\nact -> choice_[012]\n", run.stdout)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_method_that_the_page_names_searches_choices(name: str) -> None:
+    extra = {"every": 1, "warm_up": 0.0} if name == "proxyless" else {}
+    genotype = search_choices(model(), data(1), data(2), name, epochs=1, batch=50, **extra)
+    assert len(genotype.cells["choices"].nodes) == 2

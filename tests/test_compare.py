@@ -153,9 +153,10 @@ def test_words_do_not_go_beyond_two_standard_errors() -> None:
 
 
 def test_seconds_and_steps_are_both_said_whatever_the_budget_was_in() -> None:
-    found = Tally("c", {"budget": ["seconds", 60.0]}, (row("darts", 0.9, 0.8), row("random", 0.7)), None, "trained")
+    long = Row("random", (Outcome(0, 0.7, 1, 6, None, 60.0, 2000),))
+    found = Tally("c", {"budget": ["seconds", 60.0]}, (row("darts", 0.9, 0.8), long), None, "trained")
     assert "Given 60 seconds each" in tally.spent(found)
-    assert "darts 2 s, 10 steps; random 2 s, 10 steps" in tally.spent(found)
+    assert "2 to 60 s and 10 to 2,000 training steps" in tally.spent(found)
     assert tally.spent(found) in tally.sentences(found)
     assert "with its own settings" in tally.spent(Tally("c", {}, found.rows, None, "trained"))
     assert tally.spent(Tally("c", {}, (Row("darts", ()),), None, "trained")) == ""

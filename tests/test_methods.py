@@ -458,5 +458,5 @@ def test_a_card_says_what_a_recorded_comparison_found() -> None:
 
     outcome = {"skips": 6, "edges": 6, "accuracy": 0.8}
     row = {"method": "darts", "outcomes": [outcome, {**outcome, "skips": 5, "accuracy": 0.9}]}
-    assert measured(row).startswith("2 seeds") and "6 5 skips of 6, nothing else in 1" in measured(row)
+    assert measured(row).startswith("2 seeds") and "6 5 skips of 6; 2 of 2 cells collapsed" in measured(row)
     assert measured(row).endswith("0.850 (0.800 to 0.900)")

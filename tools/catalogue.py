@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from darts_core.derive import COLLAPSED
 from darts_core.strategies import catalogue
 
 FILE = Path(__file__).resolve().parent.parent / "darts_core" / "catalogue.json"
@@ -17,12 +18,13 @@ MEASURED = FILE.parent.parent / "data" / "methods" / "collapse.json"  # made by 
 
 
 def measured(row: Mapping[str, Any]) -> str:
-    """One sentence about a method in a comparison: skips at the end, and accuracy of the cells trained from scratch."""
+    """What a method did in a comparison: skips at the end, what collapsed, and accuracy of the cells trained."""
     found = row["outcomes"]
     skips, edges = " ".join(str(o["skips"]) for o in found), found[0]["edges"]
     accuracies = [o["accuracy"] for o in found if o["accuracy"] is not None]
-    lost = sum(o["skips"] == o["edges"] for o in found)
-    said = f"{len(found)} seeds on digits with 40 % label noise, S2: {skips} skips of {edges}, nothing else in {lost}"
+    gone = sum(o["skips"] >= COLLAPSED * o["edges"] for o in found)
+    verdict = f"{gone} of {len(found)} cells collapsed (four fifths skips, or more)" if gone else "no cell collapsed"
+    said = f"{len(found)} seeds on digits with 40 % label noise, S2: {skips} skips of {edges}; {verdict}"
     if not accuracies:
         return said
     mean, low, high = sum(accuracies) / len(accuracies), min(accuracies), max(accuracies)

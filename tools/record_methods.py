@@ -1,7 +1,8 @@
 """The comparison behind the method cards: `python tools/record_methods.py` makes data/methods/collapse.json anew.
 
 It runs `compare` on the collapse preset (digits with 40 % label noise, S2), which goes on where it was interrupted, and
-keeps its table with where it comes from. `make catalogue` then writes what each method did into its card.
+keeps its table with where it comes from, and as text in collapse.md. `make catalogue` then writes what each method did
+into its card.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def main() -> int:
     FILE.parent.mkdir(exist_ok=True)
     kept = {**table, "made": {"command": command, "commit": commit(), "versions": versions()}}
     FILE.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+    FILE.with_suffix(".md").write_bytes(tally.to_markdown(tally.Tally.from_json(table, FILE)))
     print(f"wrote {FILE.relative_to(ROOT)}; now: make catalogue")
     return 0
 
