@@ -446,7 +446,7 @@ def _start(writer: RunWriter, say: Say, backend: str) -> tuple[State | None, Map
 def _around(writer: RunWriter, backend: str) -> str:
     """What is different around the run now, in words; empty when nothing is."""
     beside = "it shared its passes with other seeds then, which changes the rounding and nothing else"
-    shared = [beside] if backend == "fast" and writer.info.get("group") else []  # see `nets/lanes.py`
+    shared = [beside] if backend in ("fast", "compiled") and writer.info.get("group") else []  # see `nets/lanes.py`
     then = {**writer.info["versions"], "machine": writer.info["cpu"]}
     now = {**versions(), "machine": platform.processor() or platform.machine()}
     changed = [f"{key} {then.get(key)} then, {now[key]} now" for key in now if then.get(key) != now[key]]

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from darts_core.chance import reseed
 from darts_core.config import SearchConfig
 from darts_core.data.text_plan import TextPlan
 from darts_core.derive import one_hot
@@ -117,7 +118,7 @@ def _read(
     carry, losses = zero_carry(config.batch, config.units, net.words), []
     for step in range(plan.steps("all", words[1])):
         batch = plan.batch("all", words[1], step)
-        torch.manual_seed(seed(config.seed, "retrain dropout", *words, step))
+        reseed(seed(config.seed, "retrain dropout", *words, step))
         said, carry = net(batch.tokens, carry.detach())
         nats, _ = scored(said, batch)
         loss = regularised(nats, said, config.activation, config.slowness)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from darts_core.chance import reseed
 from darts_core.config import SearchConfig
 from darts_core.data.text_plan import TextPlan
 from darts_core.errors import BadInput
@@ -132,7 +133,7 @@ class LanguageTraining(Training):
     def one_step(self) -> Step:
         """SGD on one stretch; after the last one of an epoch the validation text is measured."""
         c, batch = self.config, self.plan.batch("all", self.epoch, self.index)
-        torch.manual_seed(seed(c.seed, "dropout", 0, self.epoch, self.index))
+        reseed(seed(c.seed, "dropout", 0, self.epoch, self.index))
         said, after = self.net(batch.tokens, self.carry)
         nats, accuracy = scored(said, batch)
         grads = torch.autograd.grad(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import operator
+from functools import lru_cache
 
 
+@lru_cache(maxsize=4096, typed=True)  # a step asks for the same one several times
 def seed(base: int, purpose: str, *numbers: int) -> int:
     """A number below 2**63 for `purpose` ("dropout") at `numbers` (stage, epoch, index) of the run seeded `base`.
 

@@ -4,8 +4,8 @@ They take their steps in turn, so that every page sees all of them move. Where t
 (`nets/lanes.py`), one pass computes a step of all. Each run keeps what a run alone has: orders, pauses, checkpoints,
 resume and repeat. They share the name of a group in `run.json`, and that is all they know of each other.
 
-What a lane computes is what its search alone computes: to the last bit in the compiled and the reference form, to
-rounding in the fast one, whose convolutions serve all lanes at once.
+What a lane computes is what its search alone computes: to rounding in the fast and the compiled form, where one pass
+serves all lanes, to the last bit in the reference form.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_core import derive as derivation
+from darts_core.chance import reseed
 from darts_core.config import SearchConfig, steerable
 from darts_core.data.plan import Split
 from darts_core.errors import BadInput, unknown
@@ -153,7 +154,7 @@ class Training:
     def one_step(self) -> Step:
         """SGD on one batch; after the last batch of an epoch the held-out images are measured."""
         images, labels = self.task.batch(self.split, self.epoch, self.index)
-        torch.manual_seed(seed(self.config.seed, "dropout", 0, self.epoch, self.index))
+        reseed(seed(self.config.seed, "dropout", 0, self.epoch, self.index))
         loss, accuracy = self.loss(images, labels)
         params = list(self.params.values())
         grads = torch.autograd.grad(loss, params, materialize_grads=True)

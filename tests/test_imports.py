@@ -41,7 +41,7 @@ PLAIN = [
     {"reporting"},
 ]
 TORCH = [
-    {"ops", "mix", "optimise"},
+    {"ops", "mix", "optimise", "chance"},
     {"nets"},
     {"latency"},
     {"data"},

@@ -16,8 +16,11 @@ from darts_core.config import SearchConfig
 from darts_core.drive import drive, new_run
 from darts_core.events import Step
 from darts_core.methods.darts import darts
+from darts_core.nets.compiled import CompiledSupernet
 from darts_core.nets.fast import FastSupernet
+from darts_core.nets.kernels import Kernels, build
 from darts_core.nets.lanes import side_by_side
+from darts_core.nets.mixed import Supernet
 from darts_core.runs import RunReader, RunWriter, send_order
 from darts_core.search.bilevel import Host, Search
 from darts_core.search.joint import Lanes
@@ -38,8 +41,22 @@ def states_agree(one: State, other: State, close: float) -> None:
             torch.testing.assert_close(theirs[name], tensor, rtol=close, atol=close, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.fixture(params=["fast", "compiled"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A form of the supernet whose lanes share their passes; compiled ones where there is a compiler."""
+    if request.param == "compiled":
+        monkeypatch.delenv(build.OFF, raising=False)
+        if build.compiler() is None:
+            pytest.skip("no C++ compiler on this machine")
+    return request.param
+
+
+def net_of(form: str, reference: Supernet) -> FastSupernet | CompiledSupernet:
+    return FastSupernet(reference) if form == "fast" else CompiledSupernet(reference, Kernels(build.build()))
+
+
 @pytest.mark.parametrize("name", SPACES)
-def test_nets_side_by_side_are_each_net_alone_in_output_and_every_gradient(name: str) -> None:
+def test_nets_side_by_side_are_each_net_alone_in_output_and_every_gradient(name: str, form: str) -> None:
     space, count = SPACES[name], 3
     nets, images, mixes = [], [], []
     for k in range(count):
@@ -47,7 +64,7 @@ def test_nets_side_by_side_are_each_net_alone_in_output_and_every_gradient(name:
         g = torch.Generator().manual_seed(20 + k)
         for p in reference.parameters():
             p.data = torch.randn(p.shape, generator=g, dtype=torch.float64) * 0.3
-        nets.append(FastSupernet(reference))
+        nets.append(net_of(form, reference))
         images.append(torch.randn(4, 2, 7, 7, generator=g, dtype=torch.float64))
         mixes.append(
             mix(space)._replace(
@@ -70,9 +87,9 @@ def test_nets_side_by_side_are_each_net_alone_in_output_and_every_gradient(name:
 
 
 @pytest.mark.parametrize("order", ["1", "2", "exact"])
-def test_a_lane_makes_the_steps_of_its_search_alone(order: str) -> None:
+def test_a_lane_makes_the_steps_of_its_search_alone(order: str, form: str) -> None:
     """Weights, alphas, momentum and Adam's moments after several steps; difference quotients lose digits (order 2)."""
-    settings: dict[str, Any] = {"order": order, "backend": "fast", "clip": 0.5}
+    settings: dict[str, Any] = {"order": order, "backend": form, "clip": 0.5}
     alone, beside = ([lane(seed, **settings) for seed in (0, 3, 4)] for _ in range(2))
     lanes, told = Lanes(), []
     for _ in range(3):

@@ -60,7 +60,7 @@ def test_trying_a_step_leaves_no_trace() -> None:
 
 def _without_seeding(one: Search, images: Tensor, labels: Tensor, rate: Tensor) -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "manual_seed", lambda number: None)
+        patch.setattr("darts_core.search.stepping.reseed", lambda number: None)
         return one.move_weights((images, labels), rate)
 
 

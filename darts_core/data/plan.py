@@ -77,6 +77,7 @@ class Plan:
             "test": torch.arange(len(images.test), device=self.device),
         }
         self._check(batch, arch_batch, H, W)
+        self._orders: dict[tuple[str, int, int], Tensor] = {}  # the last few: an order serves all batches of an epoch
 
     def _check(self, batch: int, arch_batch: int, H: int, W: int) -> None:
         uses = (("batch", batch, "weights", "weights"), ("arch_batch", arch_batch, "arch", "alphas"))
@@ -123,6 +124,11 @@ class Plan:
         """
         return -(-self.size(split) // self.sizes[split])
 
+    def count(self, split: Split, index: int) -> int:
+        """How many images batch `index` of an epoch holds."""
+        B = self.sizes[split]
+        return B if split == "arch" else min(B, self.size(split) - index * B)
+
     def samples(self, split: Split, epoch: int, index: int) -> Tensor:
         """int64 (B,): which images (numbered in the training set, or in the test set) make batch `index` of the
         epoch.
@@ -158,9 +164,14 @@ class Plan:
 
     def _ordered(self, split: str, epoch: int, turn: int, part: slice) -> Tensor:
         """A part of the split in the order of this turn of this epoch."""
-        members = self.members[split]
-        order = permutation(seed_of(self.seed, f"order of {split}", epoch, turn), len(members), self.device)
-        return members[order[part]]
+        members, key = self.members[split], (split, epoch, turn)
+        if key not in self._orders:
+            for oldest in list(self._orders)[:-3]:
+                del self._orders[oldest]
+            self._orders[key] = permutation(
+                seed_of(self.seed, f"order of {split}", epoch, turn), len(members), self.device
+            )
+        return members[self._orders[key][part]]
 
     def _augmented(self, at: Tensor, epoch: int) -> Tensor:
         """Training images number `at` (B,) -> (B, C, H, W), shifted, mirrored, normalised and cut as this epoch wants

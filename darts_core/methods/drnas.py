@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from darts_core.card import Card
+from darts_core.chance import reseed
 from darts_core.mix import Alphas, Mix
 from darts_core.search.method import Method, Moment, Stage, Trained, near_zero, softmax_rows, strongest_columns, without
 from darts_core.search.option import Fixed, Range
@@ -56,7 +57,7 @@ def dirichlet(alphas: Alphas, moment: Moment) -> Mix:
         return Mix(softmax_rows(alphas))
     assert moment.generator is not None, "sampling needs a generator"
     with torch.random.fork_rng(devices=[]):  # the sampler of the distribution takes no generator
-        torch.manual_seed(moment.generator.initial_seed())
+        reseed(moment.generator.initial_seed())
         drawn = {
             k: torch.distributions.Dirichlet((F.elu(a) + 1).cpu(), validate_args=False).rsample().to(a.device)
             for k, a in alphas.ops.items()

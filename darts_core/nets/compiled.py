@@ -94,14 +94,14 @@ class CellPlan:
         self.plans: dict[tuple[int, ...], tuple[Any, tuple[int, int]]] = {}
 
     def plan(self, s0: Tensor, s1: Tensor) -> tuple[Any, tuple[int, int]]:
-        """The kernel's numbers for inputs (N, H, W, C) of these shapes, and how much it keeps for the way back."""
-        key = (*s0.shape, *s1.shape, s0.element_size())
+        """The kernel's numbers for inputs (..., N, H, W, C) of these shapes, and what a net keeps for the way back."""
+        key = (*s0.shape[-4:], *s1.shape[-4:], s0.element_size())
         if key not in self.plans:
             head = [
-                s0.shape[0], self.channels, self.nodes, 2 if self.reduces else 1, *self.shape, self.size,
+                s0.shape[-4], self.channels, self.nodes, 2 if self.reduces else 1, *self.shape, self.size,
             ]  # fmt: skip
             for s, (halves, *weights) in zip((s0, s1), self.inputs, strict=True):
-                head += [*s.shape[1:], halves, *weights]
+                head += [*s.shape[-3:], halves, *weights]
             numbers = [*head, len(self.outputs), *self.outputs, len(self.items) // 9, *self.items]
             self.plans[key] = self.kernels.plan(numbers, s0.dtype == torch.float64)
         return self.plans[key]
@@ -111,7 +111,7 @@ class CellPlan:
         return self.plan(s0, s1)[1][0] * s0.element_size()
 
     def output_shape(self, s1: Tensor) -> tuple[int, int, int, int]:
-        N, H, W, _ = s1.shape
+        N, H, W, _ = s1.shape[-4:]
         step = 2 if self.reduces else 1
         return N, (H - 1) // step + 1, (W - 1) // step + 1, len(self.outputs) * self.channels
 
@@ -123,18 +123,22 @@ def _layers(op: str) -> tuple[str, ...]:
 
 
 class CellCall(torch.autograd.Function):
-    """s0, s1 (N, H, W, C), mix (edges, ops) and the cell's weights, all dense -> (N, H', W', outputs * C)."""
+    """s0, s1 (N, H, W, C), mix (edges, ops) and the cell's weights, all dense -> (N, H', W', outputs * C).
+
+    For several nets side by side all of them have one more dimension in front.
+    """
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, plan: CellPlan, plain: Callable[..., Tensor], s0: Tensor, s1: Tensor, mix: Tensor, weights: Tensor
-    ) -> Tensor:
+        ctx: Any, plan: CellPlan, plain: Callable[..., Tensor], threads: int,
+        s0: Tensor, s1: Tensor, mix: Tensor, weights: Tensor,
+    ) -> Tensor:  # fmt: skip
+        nets = len(weights) if weights.dim() == 2 else 1
         numbers, (count, doubles) = plan.plan(s0, s1)
-        saved, kept = plan.buffers.lease(count, s0.dtype), torch.empty(doubles, dtype=torch.float64)
-        out = s1.new_empty(plan.output_shape(s1))
-        threads = torch.get_num_threads()
-        plan.kernels.forward(numbers, threads, s0, s1, weights, mix, saved.buffer, kept, out)
-        ctx.plan, ctx.plain, ctx.left = plan, plain, (numbers, threads, saved, kept)
+        saved, kept = plan.buffers.lease(nets * count, s0.dtype), torch.empty(nets * doubles, dtype=torch.float64)
+        out = s1.new_empty((*s1.shape[:-4], *plan.output_shape(s1)))
+        plan.kernels.forward(numbers, threads, nets, s0, s1, weights, mix, saved.buffer, kept, out)
+        ctx.plan, ctx.plain, ctx.left = plan, plain, (numbers, threads, nets, saved, kept)
         ctx.save_for_backward(s0, s1, mix, weights)
         return out
 
@@ -142,10 +146,10 @@ class CellCall(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         s0, s1, mix, weights = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[2:]
+        wanted = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():  # a graph of the gradients is asked for: second derivatives
-            return (None, None, *_differentiable(ctx.plain, (s0, s1, mix, weights), wanted, grad))
-        numbers, threads, saved, kept = ctx.left
+            return (None, None, None, *_differentiable(ctx.plain, (s0, s1, mix, weights), wanted, grad))
+        numbers, threads, nets, saved, kept = ctx.left
         g0, g1, g_mix, g_weights = (
             torch.empty_like(t) if want else None for t, want in zip((s0, s1, mix, weights), wanted, strict=True)
         )
@@ -153,8 +157,8 @@ class CellCall(torch.autograd.Function):
             g_mix.zero_()  # `none` and what is not legal
         needs = sum(bit for bit, want in zip((4, 8, 2, 1), wanted, strict=True) if want)
         passed = (s0, s1, weights, mix, saved.buffer, kept)
-        ctx.plan.kernels.backward(numbers, threads, passed, grad.contiguous(), needs, (g0, g1, g_weights, g_mix))
-        return None, None, g0, g1, g_mix, g_weights
+        ctx.plan.kernels.backward(numbers, threads, nets, passed, grad.contiguous(), needs, (g0, g1, g_weights, g_mix))
+        return None, None, None, g0, g1, g_mix, g_weights
 
 
 def _differentiable(
@@ -217,12 +221,12 @@ class CompiledSupernet(nn.Module):
         s0 = s1 = self._stem(first, x).permute(0, 2, 3, 1).contiguous()
         for i, (kind, weights) in enumerate(zip(self.kinds, cells, strict=True)):
             rows = mix.folded(kind, self.extra).to(s1.dtype).contiguous()
-            plain = partial(self._plain_cell, i)
+            plain = partial(self.plain_cell, i)
             if torch.is_grad_enabled() or self.plans[i].bytes(s0, s1) <= LARGEST:
-                s0, s1 = s1, CellCall.apply(self.plans[i], plain, s0, s1, rows, weights)
+                s0, s1 = s1, CellCall.apply(self.plans[i], plain, torch.get_num_threads(), s0, s1, rows, weights)
             else:
                 s0, s1 = s1, plain(s0, s1, rows, weights)
-        weight, bias = self._views(len(self.parts) - 1, last).values()
+        weight, bias = self.views(len(self.parts) - 1, last)
         return F.linear(s1.mean((1, 2)), weight, bias), carry
 
     def plain(self, weights: Tensor) -> Callable[..., tuple[Tensor, Any]]:
@@ -231,7 +235,7 @@ class CompiledSupernet(nn.Module):
         named = fast.pack(self._named(weights))
         return lambda x, mix, carry=None: functional_call(fast, named, (x, mix, carry))
 
-    def _plain_cell(self, i: int, s0: Tensor, s1: Tensor, mix: Tensor, weights: Tensor) -> Tensor:
+    def plain_cell(self, i: int, s0: Tensor, s1: Tensor, mix: Tensor, weights: Tensor) -> Tensor:
         """Cell i as `CellCall` computes it."""
         fast, prefix = self._fast[0], f"cells.{i}."
         named = self._views(1 + i, weights)
@@ -244,15 +248,18 @@ class CompiledSupernet(nn.Module):
         return functional_call(fast.cells[i], own, (*images, mix)).permute(0, 2, 3, 1)
 
     def _stem(self, weights: Tensor, x: Tensor) -> Tensor:
-        kernel, scale, shift = self._views(0, weights).values()
+        kernel, scale, shift = self.views(0, weights)
         y = F.conv2d(x.contiguous(memory_format=torch.channels_last), kernel, None, self.stem_stride, 1)
         return ops.batch_statistics(y, scale, shift)
 
-    def _views(self, part: int, weights: Tensor) -> dict[str, Tensor]:
-        """Name -> weight, as views of one part of the flat vector."""
+    def views(self, part: int, weights: Tensor) -> list[Tensor]:
+        """The weights of one part, in the order of `names`, as views: (..., numbers) -> (..., *shape) each."""
         shapes = [self.shapes[name] for name in self.names[part]]
-        pieces = weights.split([torch.Size(shape).numel() for shape in shapes])
-        return {n: w.view(s) for n, w, s in zip(self.names[part], pieces, shapes, strict=True)}
+        pieces = weights.split([torch.Size(shape).numel() for shape in shapes], dim=-1)
+        return [w.view(*weights.shape[:-1], *s) for w, s in zip(pieces, shapes, strict=True)]
+
+    def _views(self, part: int, weights: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.names[part], self.views(part, weights), strict=True))
 
     def _named(self, flat: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}

@@ -30,6 +30,7 @@ class Lanes:
 
     def __init__(self) -> None:
         self.made: dict[int, Launched | Exception] = {}
+        self.known: dict[int, tuple[Any, Any, str]] = {}  # what `why_apart` said of a search with this method and net
 
     def launch(self, search: Search) -> Generator[Waits, None, Launched]:
         """The next step of `search`, made by `move` while it waits."""
@@ -41,7 +42,7 @@ class Lanes:
 
     def move(self, ready: Sequence[Search]) -> None:
         """Make a step of each: in one pass where lanes are alike, one after another where they are not."""
-        for lanes in _alike(ready):
+        for lanes in self._alike(ready):
             together = side_by_side([lane.net for lane in lanes]) if len(lanes) > 1 else None
             if together is not None:
                 try:
@@ -55,6 +56,26 @@ class Lanes:
                 except Exception as error:
                     self.made[id(lane)] = error
 
+    def _alike(self, ready: Sequence[Search]) -> list[list[Search]]:
+        """The searches that can share a pass, and each of the others alone."""
+        groups: dict[Any, list[Search]] = {}
+        for search in ready:
+            key: Any = id(search)
+            if not self._why_apart(search):
+                sizes = tuple(search.task.plan.count(s, search.index) for s in ("weights", "arch"))  # type: ignore[attr-defined]
+                wanted = search.method.when(search.moment("arch"))
+                key = (sizes, search.stage, wanted, search.method.hypergrad, search.rate())
+            groups.setdefault(key, []).append(search)
+        return list(groups.values())
+
+    def _why_apart(self, search: Search) -> str:
+        """`why_apart`, asked again only when a stage began or an order was obeyed."""
+        method, net, said = self.known.get(id(search), (None, None, ""))
+        if method is not search.method or net is not search.net:
+            said = why_apart(search)
+            self.known[id(search)] = search.method, search.net, said
+        return said
+
 
 def why_apart(search: Search) -> str:
     """Why lanes like this one cannot share a pass, in a few words; empty where they can."""
@@ -66,7 +87,7 @@ def why_apart(search: Search) -> str:
         return "the method weighs edges too"
     if search.config.precision != "float32":
         return "half precision"
-    if search.config.backend not in ("auto", "fast") or side_by_side([search.net]) is None:
+    if search.config.backend not in ("auto", "fast", "compiled") or side_by_side([search.net]) is None:
         return f"lanes of the {search.config.backend} supernet have nothing to share"
     with torch.no_grad():
         mix = search.method.relax(search.alphas, search.moment("weights", _any_loss))
@@ -76,22 +97,6 @@ def why_apart(search: Search) -> str:
 def _any_loss(mix: Mix) -> Tensor:
     """Stands for the training loss where only the form of a mix is asked for."""
     return torch.stack([m.sum() for m in mix.ops.values()]).sum()
-
-
-def _alike(ready: Sequence[Search]) -> list[list[Search]]:
-    """The searches that can share a pass, and each of the others alone."""
-    groups: dict[Any, list[Search]] = {}
-    for search in ready:
-        key: Any = id(search)
-        if not why_apart(search):
-            sizes = tuple(
-                len(search.task.plan.samples(split, search.epoch, search.index))  # type: ignore[attr-defined]
-                for split in ("weights", "arch")
-            )
-            wanted = search.method.when(search.moment("arch"))
-            key = (sizes, search.stage, wanted, search.method.hypergrad, search.rate())
-        groups.setdefault(key, []).append(search)
-    return list(groups.values())
 
 
 def joint_step(lanes: Sequence[Search], net: Logits) -> list[Launched]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from darts_core.chance import reseed
 from darts_core.config import SearchConfig
 from darts_core.errors import BadInput
 from darts_core.events import ARCHITECTURE_STEP, STEP_METRICS, Step
@@ -208,7 +209,7 @@ class Stepping:
     def evaluate(self, weights: Weights | None, mix: Mix, batch: Batch, phase: str, split: str = "weights") -> Loss:
         """The loss with this step's random numbers: the same masks and hidden state however often it is asked."""
         if not self.replay.trying:
-            torch.manual_seed(seed(self.config.seed, "dropout", self.stage, self.epoch, self.index))
+            reseed(seed(self.config.seed, "dropout", self.stage, self.epoch, self.index))
         return self.task.loss(self.net, weights, mix.to(self.task.dtype), batch, self.carry[split], phase)
 
     def objective(self, weights_batch: Batch, arch_batch: Batch, rate: float | Tensor | None = None) -> Objective:

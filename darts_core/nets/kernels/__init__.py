@@ -20,8 +20,8 @@ class Kernels:
     def __init__(self, path: Path) -> None:
         self.library = ctypes.CDLL(str(path))
         self.library.cell_sizes.argtypes = [_POINTER, _INT, _POINTER]
-        self.library.cell_forward.argtypes = [_POINTER, _INT, _INT, *[_POINTER] * 7]
-        self.library.cell_backward.argtypes = [_POINTER, _INT, _INT, *[_POINTER] * 7, _INT, *[_POINTER] * 4]
+        self.library.cell_forward.argtypes = [_POINTER, _INT, _INT, _LONG, *[_POINTER] * 7]
+        self.library.cell_backward.argtypes = [_POINTER, _INT, _INT, _LONG, *[_POINTER] * 7, _INT, *[_POINTER] * 4]
         for name in ("cell_sizes", "cell_forward", "cell_backward"):
             getattr(self.library, name).restype = None
         self.recurrent = Recurrent(self.library)
@@ -36,21 +36,41 @@ class Kernels:
         return plan, (sizes[0], sizes[1])
 
     def forward(
-        self, plan: Any, threads: int, s0: Any, s1: Any, weights: Any, mix: Any, saved: Any, kept: Any, out: Any
+        self,
+        plan: Any,
+        threads: int,
+        nets: int,
+        s0: Any,
+        s1: Any,
+        weights: Any,
+        mix: Any,
+        saved: Any,
+        kept: Any,
+        out: Any,
     ) -> None:
-        """Tensors (N, H, W, C) s0 and s1 -> out (N, H', W', outputs * C); fills `saved` and `kept`."""
+        """Tensors (N, H, W, C) s0 and s1 -> out (N, H', W', outputs * C); fills `saved` and `kept`.
+
+        With several nets all tensors have one more dimension in front.
+        """
         tensors = [t.data_ptr() for t in (s0, s1, weights, mix, saved, kept, out)]
-        self.library.cell_forward(plan, s1.element_size() == 8, threads, *tensors)
+        self.library.cell_forward(plan, s1.element_size() == 8, threads, nets, *tensors)
 
     def backward(
-        self, plan: Any, threads: int, passed: Sequence[Any], gradient: Any, needs: int, wanted: Sequence[Any]
+        self,
+        plan: Any,
+        threads: int,
+        nets: int,
+        passed: Sequence[Any],
+        gradient: Any,
+        needs: int,
+        wanted: Sequence[Any],
     ) -> None:
         """Gradients from that of the output. `passed`: s0 to kept as in `forward`; `wanted`: tensors to fill for
         s0, s1, weights and mix, None where not wanted; `needs` says the same in bits (4, 8, 1, 2).
         """
         tensors = [t.data_ptr() for t in (*passed, gradient)]
         found = [None if t is None else t.data_ptr() for t in wanted]
-        self.library.cell_backward(plan, gradient.element_size() == 8, threads, *tensors, needs, *found)
+        self.library.cell_backward(plan, gradient.element_size() == 8, threads, nets, *tensors, needs, *found)
 
 
 class Recurrent:

@@ -1309,6 +1309,49 @@ void backward(const i64* plan, int threads, const T* const s[2], const T* theta,
   }
 }
 
+// Several nets of one form, their arrays one behind the other: as many at once as there are threads, a thread each, and
+// those left over with all threads in turn. What a net computes depends on the number of threads that it had, no more.
+template <class Work> void each(i64 nets, int threads, const Work& work) {
+  i64 done = 0;
+  for (; threads > 1 && done + threads <= nets; done += threads) Pool::run(threads, [&](int t) { work(done + t, 1); });
+  for (; done < nets; ++done) work(done, threads);
+}
+
+// Numbers of one net in each array.
+template <class T> struct Strides {
+  i64 s[2], theta, mix, saved, kept, out;
+  explicit Strides(const i64* plan) {
+    Cell<T> cell(plan);
+    for (int j = 0; j < 2; ++j) s[j] = cell.N * cell.in[j].H * cell.in[j].W * cell.in[j].C;
+    theta = cell.weights, mix = cell.edges * cell.columns, saved = cell.saved, kept = cell.kept;
+    out = cell.out_size() * (i64)cell.outputs.size();
+  }
+};
+
+template <class T>
+void forward_nets(const i64* plan, int threads, i64 nets, const T* s0, const T* s1, const T* theta, const T* mix, T* saved,
+                  double* kept, T* out) {
+  const Strides<T> by(plan);
+  each(nets, threads, [&](i64 k, int own) {
+    const T* s[2] = {s0 + k * by.s[0], s1 + k * by.s[1]};
+    forward<T>(plan, own, s, theta + k * by.theta, mix + k * by.mix, saved + k * by.saved, kept + k * by.kept,
+               out + k * by.out);
+  });
+}
+
+template <class T>
+void backward_nets(const i64* plan, int threads, i64 nets, const T* s0, const T* s1, const T* theta, const T* mix,
+                   const T* saved, const double* kept, const T* gout, int needs, T* gs0, T* gs1, T* gtheta, T* gmix) {
+  const Strides<T> by(plan);
+  auto at = [](T* p, i64 offset) { return p ? p + offset : p; };
+  each(nets, threads, [&](i64 k, int own) {
+    const T* s[2] = {s0 + k * by.s[0], s1 + k * by.s[1]};
+    T* gs[2] = {at(gs0, k * by.s[0]), at(gs1, k * by.s[1])};
+    backward<T>(plan, own, s, theta + k * by.theta, mix + k * by.mix, saved + k * by.saved, kept + k * by.kept,
+                gout + k * by.out, needs, gs, at(gtheta, k * by.theta), at(gmix, k * by.mix));
+  });
+}
+
 }  // namespace
 
 #ifdef _WIN32
@@ -1322,28 +1365,24 @@ EXPORT void cell_sizes(const i64* plan, int wide, i64* sizes) {
   if (wide) { Cell<double> cell(plan); sizes[0] = cell.saved, sizes[1] = cell.kept; }
   else { Cell<float> cell(plan); sizes[0] = cell.saved, sizes[1] = cell.kept; }
 }
-EXPORT void cell_forward(const i64* plan, int wide, int threads, const void* s0, const void* s1, const void* theta,
-                         const void* mix, void* saved, double* kept, void* out) {
-  if (wide) {
-    const double* s[2] = {(const double*)s0, (const double*)s1};
-    forward<double>(plan, threads, s, (const double*)theta, (const double*)mix, (double*)saved, kept, (double*)out);
-  } else {
-    const float* s[2] = {(const float*)s0, (const float*)s1};
-    forward<float>(plan, threads, s, (const float*)theta, (const float*)mix, (float*)saved, kept, (float*)out);
-  }
+EXPORT void cell_forward(const i64* plan, int wide, int threads, i64 nets, const void* s0, const void* s1,
+                         const void* theta, const void* mix, void* saved, double* kept, void* out) {
+  if (wide)
+    forward_nets(plan, threads, nets, (const double*)s0, (const double*)s1, (const double*)theta, (const double*)mix,
+                 (double*)saved, kept, (double*)out);
+  else
+    forward_nets(plan, threads, nets, (const float*)s0, (const float*)s1, (const float*)theta, (const float*)mix,
+                 (float*)saved, kept, (float*)out);
 }
-EXPORT void cell_backward(const i64* plan, int wide, int threads, const void* s0, const void* s1, const void* theta,
-                          const void* mix, const void* saved, const double* kept, const void* gout, int needs, void* gs0,
-                          void* gs1, void* gtheta, void* gmix) {
-  if (wide) {
-    const double* s[2] = {(const double*)s0, (const double*)s1};
-    double* gs[2] = {(double*)gs0, (double*)gs1};
-    backward<double>(plan, threads, s, (const double*)theta, (const double*)mix, (const double*)saved, kept,
-                     (const double*)gout, needs, gs, (double*)gtheta, (double*)gmix);
-  } else {
-    const float* s[2] = {(const float*)s0, (const float*)s1};
-    float* gs[2] = {(float*)gs0, (float*)gs1};
-    backward<float>(plan, threads, s, (const float*)theta, (const float*)mix, (const float*)saved, kept,
-                    (const float*)gout, needs, gs, (float*)gtheta, (float*)gmix);
-  }
+EXPORT void cell_backward(const i64* plan, int wide, int threads, i64 nets, const void* s0, const void* s1,
+                          const void* theta, const void* mix, const void* saved, const double* kept, const void* gout,
+                          int needs, void* gs0, void* gs1, void* gtheta, void* gmix) {
+  if (wide)
+    backward_nets(plan, threads, nets, (const double*)s0, (const double*)s1, (const double*)theta, (const double*)mix,
+                  (const double*)saved, kept, (const double*)gout, needs, (double*)gs0, (double*)gs1, (double*)gtheta,
+                  (double*)gmix);
+  else
+    backward_nets(plan, threads, nets, (const float*)s0, (const float*)s1, (const float*)theta, (const float*)mix,
+                  (const float*)saved, kept, (const float*)gout, needs, (float*)gs0, (float*)gs1, (float*)gtheta,
+                  (float*)gmix);
 }
