@@ -181,9 +181,10 @@ class Board {
     this.outcome = outcomePanel(this);
     this.sample = samplePanel();
     const named = (names) => names.map((name) => new Chart(name, figures[name], this));
-    const { fixed, costs, cells } = this.data;
+    const { fixed, baseline, costs, cells } = this.data;
     const usual = this.data.text ? TEXT_NAMES : CHART_NAMES;
-    this.charts = named(usual.filter((name) => !fixed || LEARNING.includes(name)));
+    const told = (name) => (!fixed || LEARNING.includes(name)) && !(baseline && name === "entropy"); // it would be 0
+    this.charts = named(usual.filter(told));
     if (this.data.known) this.charts.splice(3, 0, ...named(TRUTH_NAMES));
     this.truth = truthPanel(this.data.known);
     this.otherShares = !fixed && Object.keys(cells).length === 2 ? new Chart("shares-other", figures.shares, this) : null;

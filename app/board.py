@@ -15,7 +15,7 @@ from typing import Any
 
 import darts_core.view
 from darts_core import truth
-from darts_core.config import EVALUATE, SearchConfig
+from darts_core.config import EVALUATE, SearchConfig, catalogue
 from darts_core.cost import costs_of, image_of
 from darts_core.derive import collapse, skip_of
 from darts_core.errors import BadInput
@@ -90,7 +90,9 @@ def build_board_data(
     """
     space = SearchSpace.from_json(info["space"], f"{info['name']}/run.json")
     ops = list(dict.fromkeys(op for cell in space.cells.values() for op in cell.ops))
-    fixed = info.get("config", {}).get("strategy") == EVALUATE  # one cell is trained: no alphas, nothing collapses
+    strategy = info.get("config", {}).get("strategy")
+    fixed = strategy == EVALUATE  # one cell is trained: no alphas, nothing collapses
+    baseline = bool(catalogue()["strategies"].get(strategy, {}).get("baseline"))  # whole cells are tried: no mixture
     return {
         "run": info["name"],
         "headed": headed,
@@ -111,7 +113,8 @@ def build_board_data(
         "text": "recurrent" in space.cells,
         "costs": None if fixed else cost_tables(space, info, events),
         "fixed": fixed,
-        "collapse": None if fixed else collapse_levels(space),
+        "baseline": baseline,
+        "collapse": None if fixed or baseline else collapse_levels(space),
         "temperature": info.get("config", {}).get("temperature", 1.0),
         "epochs": info.get("epochs"),
     }

@@ -66,7 +66,7 @@ class Chart {
       ...(trace.meta.ink ? inked(trace, theme) : {}),
     }));
     const { title, ...layout } = this.template.layout;
-    const labels = endLabels(data, theme);
+    const labels = endLabels(data, layout.yaxis, theme);
     const axis = { gridcolor: theme.line, zerolinecolor: theme.line, linecolor: theme.line };
     return {
       data,
@@ -130,20 +130,23 @@ function inked(trace, theme) {
   };
 }
 
-/** Names at the right end of the strongest lines (of all lines, where there are two): colour is never the only sign. */
-function endLabels(data, theme) {
+/** Names at the right end of the strongest lines (of all lines, where there are two): colour is never the only sign.
+    On a logarithmic axis Plotly wants the places of annotations as powers of ten. */
+function endLabels(data, axis, theme) {
   const stacked = data[0].stackgroup !== undefined;
   const named = data.filter((trace) => trace.hoverinfo !== "skip" && trace.y.some((y) => y !== null));
   if (named.length < 2) return [];
   const last = (trace) => trace.y.findLast((y) => y !== null);
+  const placed = axis.type === "log" ? Math.log10 : (y) => y;
   let below = 0;
   const ends = named.map((trace) => {
     const y = stacked ? below + last(trace) / 2 : last(trace);
     below += last(trace);
-    return { name: trace.name, y, weight: last(trace) };
+    return { name: trace.name, y: placed(y), weight: last(trace) };
   });
-  const values = named.flatMap((trace) => trace.y).filter((y) => y !== null);
-  const [low, high] = stacked ? [0, 1] : [Math.min(...values), Math.max(...values)];
+  const values = named.flatMap((trace) => trace.y).filter((y) => y !== null).map(placed);
+  const least = axis.rangemode === "tozero" ? 0 : Infinity;
+  const [low, high] = axis.range ?? [Math.min(least, ...values), Math.max(...values)];
   const shown = ends
     .sort((a, b) => b.weight - a.weight)
     .slice(0, 4)

@@ -42,6 +42,18 @@ function duration(seconds) {
   return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
 }
 
+/** A count for people: 1,600. */
+const grouped = (count) => count.toLocaleString("en-US");
+
+/** A state's name where only plain text fits, as it is spoken: "c k-2". */
+const spoken = (name) => name.replace(/_\{(.+)\}$/, " $1");
+
+/** A message of a process as a sentence, as `sentence` in app/words.py. */
+function sentence(message) {
+  const said = message.trim().replace(/^search: /, "");
+  return said ? said[0].toUpperCase() + said.slice(1) + (/[.!?]$/.test(said) ? "" : ".") : "";
+}
+
 /** A state's name with its subscript set low: c_{k-2}. */
 function stateNodes(name) {
   const found = /^c_\{(.+)\}$/.exec(name);

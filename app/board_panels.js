@@ -92,7 +92,7 @@ function transportPanel(board) {
   function setLink(state, why) {
     const words = {
       waiting: "connecting",
-      live: "live",
+      live: STALE[board.stateName] ? "connected" : "live", // an interrupted run is listened to: it may be resumed
       down: "disconnected, trying again",
       ended: "complete",
       page: "through the page",
@@ -123,8 +123,8 @@ function transportPanel(board) {
 function positionText(board) {
   const { records, index } = board;
   const total = board.totalSteps;
-  const of = total ? ` of ${total}` : "";
-  return `step ${records.step(index)}${of}, epoch ${records.epoch(index) + 1}${board.data.epochs ? ` of ${board.data.epochs}` : ""}`;
+  const of = total ? ` of ${grouped(total)}` : "";
+  return `step ${grouped(records.step(index))}${of}, epoch ${records.epoch(index) + 1}${board.data.epochs ? ` of ${board.data.epochs}` : ""}`;
 }
 
 /** The state of the run in a chip and a sentence. A page with a heading of its own gets only what that does not say. */
@@ -154,7 +154,8 @@ function statusPanel() {
 function isPlain(board) {
   const busy = board.story.phases.at(-1)?.name === "evaluate";
   const calm = board.stateName === "running" && !board.slow && !busy && board.link !== "down" && board.view.mode !== "hold";
-  return calm || board.stateName === "finished" || board.stateName === "stopped";
+  const broken = board.stateName === "failed" || board.stateName === "interrupted"; // the heading has a card for it
+  return calm || broken || board.stateName === "finished" || board.stateName === "stopped";
 }
 
 function statusSentence(board) {
@@ -173,9 +174,10 @@ function statusSentence(board) {
   if (state === "stopped")
     return `Stopped by request at step ${records?.lastStep ?? status.step}; this is the cell it had by then.`;
   if (state === "interrupted") {
-    return status.message || `The process ended at step ${status.step}; resume it to go on from its last checkpoint.`;
+    return sentence(status.message ?? "") || `The process ended at step ${status.step}; resume it to go on from its last checkpoint.`;
   }
-  if (state === "failed" || state === "corrupt") return status.message || "The run ended by a fault.";
+  if (state === "failed") return sentence(status.message ?? "") || "The run ended by a fault.";
+  if (state === "corrupt") return status.message || "This run cannot be read."; // begins with the name of a file
   return "";
 }
 
@@ -191,15 +193,15 @@ function runningSentence(board) {
 
 /** What the language model writes at the end of an epoch; nothing is shown before the first text. */
 function samplePanel() {
-  const title = make("b", {});
+  const title = make("h3", {});
   const text = make("p", { class: "db-sample-text" });
-  const el = make("div", { class: "db-sample", hidden: "" }, title, text);
+  const el = make("section", { class: "db-card db-sample", hidden: "" }, title, text);
   return {
     el,
     update(event) {
       if (!event) return;
       el.hidden = false;
-      say(title, `The model writes, after ${event.epoch + 1} ${event.epoch ? "epochs" : "epoch"}:`);
+      say(title, `What the model writes after ${event.epoch + 1} ${event.epoch ? "epochs" : "epoch"}`);
       say(text, event.text);
     },
   };
@@ -213,7 +215,7 @@ function meterPanel(op) {
   const level = make("b", { class: "db-level" });
   const why = make("span", { class: "db-about" });
   const facts = make("dl", { class: "db-facts" });
-  const caveat = make("span", { class: "db-about", hidden: "" }, "Both accompany a collapse; neither foretells it.");
+  const caveat = make("span", { class: "db-about", hidden: "" });
   const reason = make("p", { class: "db-reason", hidden: "" });
   const status = make("span", { class: "db-heard", role: "status" });
   const el = make(
@@ -268,8 +270,10 @@ function meterPanel(op) {
     facts.dataset.said = key;
     facts.replaceChildren(...rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
     facts.hidden = caveat.hidden = !rows.length;
+    say(caveat, `In the recorded searches on noisy labels ${eigenvalue === undefined ? CAVEATS.rise : CAVEATS.both}`);
     reason.hidden = !alarm;
-    say(reason, alarm ? `It became ${alarm.level} at step ${alarm.step}: ${alarm.reason}.` : "");
+    const said = alarm?.reason.replace(/(\d)%/g, "$1 %"); // runs of earlier versions
+    say(reason, alarm ? `It became ${alarm.level} at step ${grouped(alarm.step)}: ${said}.` : "");
   }
 }
 
@@ -295,6 +299,12 @@ function truthPanel(cells) {
     },
   };
 }
+
+// What was measured of the two numbers beside the meter: that they go with a collapse, not that they foretell it.
+const CAVEATS = {
+  both: "a rise of either accompanies the collapse; the eigenvalue gave no warning before it.",
+  rise: "a rise accompanies the collapse.",
+};
 
 /** Names of the operations with their colours: point at one to see it everywhere, press to keep it lit. */
 function legendPanel(board) {
@@ -357,7 +367,7 @@ function cellPanel(board) {
     make("div", { class: "db-cardhead" }, make("h3", {}, "The cell"), cell.el, show.el, save),
     board.legend.el,
     make("div", { class: "db-drawings" }, ...kinds.map((kind) => drawings[kind].el), start.el),
-    make("p", { class: "db-about" }, caption(board.data.cells[kinds[0]], board.data.fixed)),
+    make("p", { class: "db-about" }, caption(board.data.cells[kinds[0]], board.data)),
   );
 
   function drawing(kind) {
@@ -396,10 +406,17 @@ function cellPanel(board) {
   };
 }
 
-function caption(cell, fixed) {
+function caption(cell, { fixed, baseline, text }) {
   const nodes = cell.output.map((state) => cell.states[state].replace("node ", ""));
-  const output = nodes.length > 1 ? `nodes ${nodes[0]} to ${nodes.at(-1)} side by side` : `node ${nodes[0]}`;
+  const many = `nodes ${nodes[0]} to ${nodes.at(-1)}`;
+  const output = nodes.length < 2 ? `node ${nodes[0]}` : text ? `the mean of ${many}` : `${many} side by side`;
   if (fixed) return `Data flows from left to right, each edge through one operation. The cell's output is ${output}.`;
+  if (baseline) {
+    return (
+      "This method tries whole cells, one after another: the picture is the one that was tried at this step, with one " +
+      `operation on each edge. The cell's output is ${output}.`
+    );
+  }
   return (
     "Data flows from left to right. Each ribbon is an edge; its stripes are the operations mixed on it, as wide as their " +
     `weights. The cell's output is ${output}. Choose an edge to see its numbers.`
@@ -698,7 +715,7 @@ function heatPanel(board) {
           box.addEventListener("pointerenter", () => board.point(op));
           box.addEventListener("click", () => board.pickEdge(kind, e));
           grid.append(box);
-          return { tile, box, edge: spec.states[edge[0]] + " to " + spec.states[edge[1]], op };
+          return { tile, box, edge: `${spoken(spec.states[edge[0]])} to ${spec.states[edge[1]]}`, op };
         });
       });
       grid.addEventListener("pointerleave", () => board.point(null));
@@ -796,7 +813,7 @@ function weightsTable(board, kind) {
     make(
       "tr",
       {},
-      make("th", { scope: "row" }, `${spec.states[edge[0]]} to ${spec.states[edge[1]]}`),
+      make("th", { scope: "row" }, ...stateNodes(spec.states[edge[0]]), ` to ${spec.states[edge[1]]}`),
       ...spec.ops.map((_, o) => make("td", {}, percent(mix[e * n + o], 1))),
       make("td", {}, kept[e] ? spec.ops[best[e]] : "dropped"),
     ),
@@ -833,9 +850,10 @@ function outcomePanel(board) {
     sums.replaceChildren(
       ...found.map(([kind, genes]) => derivedSums(board.data.cells[kind], genes, (op) => board.colour(op))),
     );
-    const accuracies = summaryOf(trained);
-    gap.replaceChildren(...gapOf(accuracies));
-    worth.replaceChildren(...worthOf(accuracies, board.data.known));
+    const measure = board.data.text ? PERPLEXITY : ACCURACY;
+    const spreads = summaryOf(trained, measure);
+    gap.replaceChildren(...gapOf(spreads, measure));
+    worth.replaceChildren(...worthOf(spreads, measure, board));
   }
 
   return { el, update };
@@ -854,18 +872,36 @@ function derivedSums(spec, genes, colour) {
   return make("div", {}, make("h4", {}, spec.title), make("ol", { class: "db-sums" }, ...lines));
 }
 
-/** role -> {mean, low, high, count, values} of the accuracies of all its trainings, on test images where they were. */
-function summaryOf(trained) {
+/** How good a trained network is: how it is named, written, and which of two values is the better one. */
+const ACCURACY = {
+  of: ({ accuracy, test_accuracy }) => test_accuracy ?? accuracy,
+  write: (value) => percent(value, 1),
+  better: (one, other) => one > other,
+  said: (value) => `${percent(value, 1)} test accuracy`,
+  about: "Accuracy on test images.",
+  pad: 0.005,
+};
+const PERPLEXITY = {
+  of: ({ metrics }) => metrics?.test_perplexity ?? metrics?.valid_perplexity,
+  write: (value) => value.toFixed(2),
+  better: (one, other) => one < other,
+  said: (value) => `a perplexity of ${value.toFixed(2)} on the test text, where lower is better`,
+  about: "Perplexity on the test text: lower is better.",
+  pad: 0.01,
+};
+
+/** role -> {mean, worst, best, count, values} of all its trainings, on test data where they were. */
+function summaryOf(trained, { of, better }) {
   const roles = {};
-  for (const { role, accuracy, test_accuracy } of trained) (roles[role] ??= []).push(test_accuracy ?? accuracy);
+  for (const event of trained) if (Number.isFinite(of(event))) (roles[event.role] ??= []).push(of(event));
   return Object.fromEntries(
     Object.entries(roles).map(([role, values]) => [
       role,
       {
         values,
         count: values.length,
-        low: Math.min(...values),
-        high: Math.max(...values),
+        worst: values.reduce((a, b) => (better(a, b) ? b : a)),
+        best: values.reduce((a, b) => (better(a, b) ? a : b)),
         mean: values.reduce((s, v) => s + v, 0) / values.length,
       },
     ]),
@@ -873,34 +909,43 @@ function summaryOf(trained) {
 }
 
 /** What the derived cell is worth, beside random cells of its space. */
-function worthOf({ derived, random }, known) {
-  if (!derived) {
-    const why = known
-      ? "This run did not train its cell again: what the cell is worth was looked up, see the truth above."
-      : "This run did not train its cell again, so nothing is known yet of how good it is.";
-    return [make("p", {}, why)];
-  }
-  const nodes = [make("p", { class: "db-verdict" }, comparison(derived, random))];
+function worthOf({ derived, random }, measure, { data, story }) {
+  if (!derived) return [make("p", {}, notTrained(story.result.metrics ?? {}, data.known))];
+  const size = story.trained.findLast((event) => event.role === "derived").parameters;
+  const words = data.fixed
+    ? `It reaches ${measure.said(derived.mean)}${size ? `, with ${grouped(size)} parameters` : ""}.`
+    : comparison(derived, random, measure);
+  const nodes = [make("p", { class: "db-verdict" }, words)];
   if (random)
     nodes.push(
-      dotPlot([
-        ["derived", derived],
-        ["random", random],
-      ]),
+      dotPlot(
+        [
+          ["derived", derived],
+          ["random", random],
+        ],
+        measure,
+      ),
     );
   return nodes;
 }
 
+function notTrained({ trials, valid_accuracy: best }, known) {
+  if (known) return "This run did not train its cell again: what the cell is worth was looked up, see the truth above.";
+  if (trials && best !== undefined)
+    return `The best of ${grouped(trials)} cells tried: ${percent(best, 1)} validation accuracy after a short training of each.`;
+  return "This run did not train its cell from scratch, so what it is worth is not known yet: Train this cell tells.";
+}
+
 /** The discretisation gap as three numbers: before the cut, right after it, and trained again. */
-function gapOf({ derived, supernet, pruned }) {
+function gapOf({ derived, supernet, pruned }, { write, about }) {
   if (!supernet && !pruned) return [];
   const numbers = [
     ["supernet", "all operations mixed", supernet],
     ["pruned at once", "only the derived edges, same weights", pruned],
     ["retrained", "derived cell, from scratch", derived],
-  ].filter(([, , accuracies]) => accuracies);
-  const boxes = numbers.map(([name, about, { mean }]) =>
-    make("div", {}, make("dt", {}, name), make("dd", {}, percent(mean, 1)), make("dd", { class: "db-about" }, about)),
+  ].filter(([, , spread]) => spread);
+  const boxes = numbers.map(([name, what, { mean }]) =>
+    make("div", {}, make("dt", {}, name), make("dd", {}, write(mean)), make("dd", { class: "db-about" }, what)),
   );
   return [
     make("h4", {}, "Discretisation gap"),
@@ -908,39 +953,36 @@ function gapOf({ derived, supernet, pruned }) {
     make(
       "p",
       { class: "db-about" },
-      "Accuracy on test images. From the first number to the second: what cutting all but the strongest operations costs before any training.",
+      `${about} From the first number to the second: what cutting all but the strongest operations costs before any training.`,
     ),
   ];
 }
 
 /** In words and without praise: a search that only equals chance is said to. */
-function comparison(derived, random) {
-  const range = ({ count, low, high }) =>
-    count > 1 ? ` (${count} trainings, ${percent(low, 1)} to ${percent(high, 1)})` : "";
-  const own = `Trained from scratch, the derived cell reaches ${percent(derived.mean, 1)} test accuracy${range(derived)}.`;
+function comparison(derived, random, { write, better, said }) {
+  const from = ({ worst, best }) => (worst < best ? [worst, best] : [best, worst]).map(write).join(" to ");
+  const range = (spread) => (spread.count > 1 ? ` (${spread.count} trainings, ${from(spread)})` : "");
+  const own = `Trained from scratch, the derived cell reaches ${said(derived.mean)}${range(derived)}.`;
   if (!random) return own;
   if (random.count === 1) {
-    return `${own} A random cell of the same space reaches ${percent(random.mean, 1)}. A single cell to compare with proves little.`;
+    return `${own} A random cell of the same space reaches ${write(random.mean)}. A single cell to compare with proves little.`;
   }
-  const others =
-    ` ${random.count} random cells of the same space reach ${percent(random.mean, 1)} on average` +
-    ` (${percent(random.low, 1)} to ${percent(random.high, 1)}).`;
-  const verdict =
-    derived.mean > random.high
-      ? " It beats every random cell tried."
-      : derived.mean >= random.mean
-        ? " That is within the spread of random cells, above their mean."
-        : derived.high < random.low
-          ? " It is worse than every random cell tried."
-          : " That is below the mean of random cells.";
+  const others = ` ${random.count} random cells of the same space reach ${write(random.mean)} on average (${from(random)}).`;
+  const verdict = better(derived.mean, random.best)
+    ? " It beats every random cell tried."
+    : !better(random.mean, derived.mean)
+      ? " That is within the spread of random cells, no worse than their mean."
+      : better(random.worst, derived.best)
+        ? " It is worse than every random cell tried."
+        : " That is worse than the mean of random cells.";
   return own + others + verdict;
 }
 
-/** Accuracies as dots on one line per role; a bar marks the mean. */
-function dotPlot(rows) {
+/** Values as dots on one line per role; a bar marks the mean. */
+function dotPlot(rows, { write, pad }) {
   const all = rows.flatMap(([, s]) => s.values);
-  const pad = Math.max(0.005, (Math.max(...all) - Math.min(...all)) * 0.12);
-  const [low, high] = [Math.min(...all) - pad, Math.max(...all) + pad];
+  const room = Math.max(pad, (Math.max(...all) - Math.min(...all)) * 0.12);
+  const [low, high] = [Math.min(...all) - room, Math.max(...all) + room];
   const place = (value) => `left:${(100 * (value - low)) / (high - low)}%`;
   return make(
     "div",
@@ -950,11 +992,11 @@ function dotPlot(rows) {
       make(
         "span",
         { class: "db-dotrow" },
-        ...s.values.map((v) => make("i", { style: place(v), title: percent(v, 1) })),
+        ...s.values.map((v) => make("i", { style: place(v), title: write(v) })),
         make("b", { style: place(s.mean) }),
       ),
     ]),
     make("span"),
-    make("span", { class: "db-dotaxis" }, make("span", {}, percent(low, 1)), make("span", {}, percent(high, 1))),
+    make("span", { class: "db-dotaxis" }, make("span", {}, write(low)), make("span", {}, write(high))),
   );
 }

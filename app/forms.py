@@ -47,14 +47,15 @@ def ask(setting: Setting, now: Scalar, key: str, choices: Iterable[str] = ()) ->
 def ask_all(
     settings: Mapping[str, Setting], now: Mapping[str, Scalar], key: str, choices: Mapping[str, Iterable[str]]
 ) -> dict[str, Any]:
-    """Every setting under its group's heading; `now` are the values shown first. Returns name -> value."""
+    """Every setting, a fold per group, the first open; `now` are the values shown first. Returns name -> value."""
     said: dict[str, Any] = {}
     for group, title in GROUPS.items():
         members = {name: setting for name, setting in settings.items() if setting.group == group}
-        if members:
-            st.markdown(f"**{title}**")
-        for name, setting in members.items():
-            said[name] = ask(setting, now.get(name, setting.default), f"{key}-{name}", choices.get(name, ()))
+        if not members:
+            continue
+        with st.expander(title, expanded=not said):
+            for name, setting in members.items():
+                said[name] = ask(setting, now.get(name, setting.default), f"{key}-{name}", choices.get(name, ()))
     return said
 
 

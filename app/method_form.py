@@ -16,14 +16,19 @@ def choose(now: Mapping[str, Any], key: str) -> tuple[str, str]:
     """Strategy and parts, as the settings of these names hold them. Stands outside the form, whose fields follow it."""
     strategies, parts = list(catalogue()["strategies"]), catalogue()["parts"]
     strategy: str = st.selectbox(  # type: ignore[assignment]  # never empty: there is an index
-        "Search method", strategies, index=strategies.index(str(now["strategy"])), key=f"{key}-strategy"
+        "Search method",
+        strategies,
+        index=strategies.index(str(now["strategy"])),
+        format_func=title_of,
+        key=f"{key}-strategy",
     )
     worn = st.multiselect(
-        "Parts worn on top",
+        "Added to the method",
         list(parts),
         [name for name in str(now.get("parts", "")).split(",") if name in parts],
         key=f"{key}-parts",
-        help="A penalty, a stop rule or another mix, added to the method.",
+        placeholder="nothing",
+        help="A piece of another method on top: a penalty, a rule to stop, another mix.",
     )
     with st.popover("What this method does", width="stretch"):
         show_card(strategy)
@@ -32,16 +37,35 @@ def choose(now: Mapping[str, Any], key: str) -> tuple[str, str]:
     return strategy, ",".join(worn)
 
 
+def title_of(strategy: str) -> str:
+    """The name of a method as its paper writes it."""
+    entry = catalogue()["strategies"].get(strategy, {})
+    card = entry.get("card")
+    return str(card["title"]) if card else strategy.replace("-", " ").capitalize()
+
+
+HEADINGS = {  # of `card_lines`, as the form says them
+    "beside DARTS": "Compared with DARTS",
+    "source": "From",
+    "here": "Done otherwise in this program",
+    "in our collapse setting": "Measured here, on noisy labels",
+}
+
+
 def show_card(strategy: str) -> None:
-    """Equation, what differs from DARTS, source, known deviations, and what it did in the collapse setting."""
+    """What it is; equation, what differs from DARTS, source, known deviations, and what it did when DARTS collapsed."""
     entry = catalogue()["strategies"][strategy]
     card = entry.get("card")
-    st.markdown(f"**{escaped(card['title'] if card else strategy)}**")
+    st.markdown(f"**{escaped(title_of(strategy))}**")
+    st.markdown(escaped(entry["doc"]))
     if card is None:
-        st.markdown(escaped(entry["doc"]))
         return
+    before = ""
     for heading, text in card_lines(card):
         if heading == "equation":
             st.code(text, language=None, wrap_lines=True)
-        else:
-            st.markdown(f"{heading.capitalize()}: {escaped(text)}")
+            continue
+        if heading != before:
+            st.markdown(f"**{HEADINGS.get(heading, heading.capitalize())}**")
+        st.markdown(f"- {escaped(text)}" if heading in ("here", "in our collapse setting") else escaped(text))
+        before = heading

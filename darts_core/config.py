@@ -542,7 +542,7 @@ PRESETS: Mapping[str, Preset] = {
         ),
         Preset(
             "clean", "The clean control", 60,
-            "The collapse search without label noise: the cause removed, and the collapse with it.",
+            "The same search without the noise: 69 of 70 such searches stayed healthy.",
             {**_S2, "label_noise": 0.0},
             pace=20.0,
         ),

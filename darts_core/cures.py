@@ -55,7 +55,7 @@ def cures(config: Mapping[str, Any], space: SearchSpace, mixes: Mapping[str, np.
             Cure(
                 "clean",
                 "Clean labels",
-                "No label is replaced any more: the cause goes.",
+                "No label is replaced any more.",
                 "From the first epoch on, 69 of 70 searches with clean labels did not collapse.",
                 {"label_noise": 0.0},
             )
@@ -86,9 +86,10 @@ def cures(config: Mapping[str, Any], space: SearchSpace, mixes: Mapping[str, np.
     for name, entry in strategies.items():
         if not entry["baseline"] and name not in (config.get("strategy"), "darts"):
             fresh = not (entry["plain"] and now["plain"])
+            title = (entry.get("card") or {}).get("title", name)
             about = f"{entry['doc']} {'It starts from the beginning, for its network is another one.' if fresh else ''}"
             known = KNOWN.get(name, NOT_MEASURED)
-            found.append(Cure(name, f"Another method: {name}", about.strip(), known, {"strategy": name}, (), fresh))
+            found.append(Cure(name, f"Another method: {title}", about.strip(), known, {"strategy": name}, (), fresh))
     return sorted(found, key=lambda cure: cure.known == NOT_MEASURED)
 
 

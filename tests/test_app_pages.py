@@ -85,7 +85,7 @@ def test_a_running_search_shows_its_progress_and_its_controls(running: runs.RunW
 
 def test_label_noise_is_always_announced_with_its_control(running: runs.RunWriter) -> None:
     test = page()
-    assert "40 % of the search labels are replaced at random; this is why it collapses." in said(test)
+    assert "40 % of the search labels are replaced at random, on purpose. Of such searches 30 of 30" in said(test)
     assert "Run the clean control" in labels(test)
 
 
@@ -133,7 +133,7 @@ def test_a_failed_search_says_why_where_and_how_to_go_on(folder: Path) -> None:
     (folder / "broke" / "log.txt").write_text("the last line of its log\n")
     test = page()
     text = said(test)
-    assert "failed after step 30" in text and "loss became NaN at step 30" in text
+    assert "failed after step 30" in text and "Loss became NaN at step 30" in text
     assert "Resume" in labels(test) and "darts_core resume broke --runs" in text and "last line of its log" in text
     assert "secret/path.py" not in text, "tracebacks stay in the folder"
 

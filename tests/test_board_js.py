@@ -467,7 +467,7 @@ def test_a_failed_run_that_is_resumed_comes_back_to_life_by_itself(plotly_kept: 
         shown(page, 60)
         stage.change(state="failed", message="loss became NaN at step 60")
         expect(page.locator(".db-link")).to_have_text("complete")
-        expect(page.locator(".db-status")).to_contain_text("loss became NaN at step 60")
+        expect(page.locator(".db-status")).to_contain_text("Loss became NaN at step 60.")
         stage.add(made_up_steps(stage.space, 120)[60:])
         stage.change(state="running", message="")
         expect(page.locator(BOARD)).to_have_attribute("data-step", "120")
@@ -604,7 +604,7 @@ def test_silence_is_said_in_seconds(plotly_kept: Any) -> None:
     "state,message,sentence",
     [
         ("paused", "", "Paused at step 30: nothing is lost, resume it when you like."),
-        ("failed", "loss became NaN at step 30", "loss became NaN at step 30"),
+        ("failed", "loss became NaN at step 30", "Loss became NaN at step 30."),
         ("interrupted", "", "The process ended at step 30; resume it to go on from its last checkpoint."),
         ("stopped", "", "Stopped by request at step 30; this is the cell it had by then."),
         ("corrupt", "steps.bin: header: is cut short", "steps.bin: header: is cut short"),

@@ -216,7 +216,7 @@ def test_a_bookmark_is_kept_beside_the_run_and_leads_back_to_its_step(folder: Pa
     created = runs.RunReader(folder, "one").info["created"]
     assert notes.read(folder, "one", created).bookmarks == (notes.Bookmark(37, "they turn *here*"),)
     test = page("replay", run="one")
-    press(test, r"they turn \*here\* (37)")
+    press(test, r"step 37: they turn \*here\*")
     assert test.query_params["step"] in ("37", ["37"])
     assert before == {path: path.read_bytes() for path in (folder / "one").rglob("*") if path.is_file()}
 
@@ -243,7 +243,7 @@ def test_a_lesson_prepares_the_live_page_and_starts_nothing(folder: Path, monkey
 
 def test_every_lesson_leads_to_settings_and_pages_that_exist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "SAMPLES", SAMPLES)
-    test = page("learn")
+    test = page("learn", part="lessons")
     links = [link.proto for link in test.get("page_link")]
     shelf = notebooks()[0]
     assert len(links) >= 9 + len(shelf) and shelf, "each notebook has its page"

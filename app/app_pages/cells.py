@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -11,6 +10,7 @@ import streamlit as st
 
 from app import choose, stream
 from app.lecture import reasons as reason_component
+from app.live import ending
 from app.words import escaped, in_words, percent
 from darts_core import runs
 from darts_core.config import SearchConfig
@@ -19,7 +19,7 @@ from darts_core.derive import RULES, SKIPS, THRESHOLD, derive_by, one_hot, readi
 from darts_core.errors import BadInput
 from darts_core.export import EXPORTS, Format, export
 from darts_core.genotype import Genotype
-from darts_core.view import dot, explain, svg, tables
+from darts_core.view import explain, svg, tables
 from darts_core.view.compare import cell_changes
 from darts_core.view.lecture import reason_cards
 from darts_core.view.palette import KIND_TITLES
@@ -31,16 +31,6 @@ SEEDS = 12  # other seeds that explanations ask, at most
 OWN = "search"  # not a rule of the table: the cell as the search derived it
 TABS = ("Picture", "Why", "Derivation lab", "Numbers", "Code and data")
 QUICK = ("json", "text", "svg", "dot", "tikz")  # made at once; the others when they are asked for
-
-
-@st.cache_data(max_entries=128, show_spinner=False)
-def picture(text: str) -> tuple[str, str]:
-    """A cell (as JSON text) drawn by Graphviz, and why it is our own drawing instead where Graphviz is missing."""
-    genotype = Genotype.from_json(json.loads(text))
-    try:
-        return dot.render(dot.genotype_dot(genotype), "svg").decode(), ""
-    except BadInput as problem:
-        return svg.genotype_svg(genotype), str(problem)
 
 
 def keep(key: str, part: str) -> None:
@@ -95,11 +85,8 @@ def controls(run: Recorded) -> tuple[int, str, float]:
 
 
 def show_picture(genotype: Genotype) -> None:
-    drawn, problem = picture(genotype.dumps())
-    if problem:
-        st.caption(f"Drawn without Graphviz ({escaped(problem)}).")
     with st.container(key="cell-picture"):
-        st.image(drawn, width="stretch", alt=in_words(genotype))
+        st.image(svg.genotype_svg(genotype), width="stretch", alt=in_words(genotype))
     empty = [
         f"node {n} of the {kind} cell"
         for kind, cell in genotype.cells.items()
@@ -291,6 +278,8 @@ st.caption(
     if own
     else f"Derived after step {step:,} of {run.last_step:,} by: {RULES['top2' if rule == OWN else rule].title}."
 )
+if ending.trains(run.info) and ending.train(current, run.info, genotype.to_json()):
+    st.switch_page("app_pages/live.py", query_params={"run": st.query_params["run"]})
 made_here = {name: format for name, format in EXPORTS.items() if format.write is not None}
 downloads(run, genotype, step, made_here)
 tabs = dict(zip(TABS, st.tabs(TABS, key="tabs", on_change="rerun"), strict=True))

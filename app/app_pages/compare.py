@@ -11,7 +11,7 @@ import streamlit as st
 from app import choose, stream
 from app.contest import contests
 from app.lecture import lecture
-from app.words import described, escaped, in_words
+from app.words import described, escaped, in_words, state
 from darts_core import runs
 from darts_core.derive import derive
 from darts_core.errors import BadInput
@@ -147,7 +147,7 @@ def cells(found: Sequence[Recorded]) -> None:
         changes = compare.cell_changes(reference, cell)
         for change in changes:
             spec = next((run.space.cells[change.kind] for run in found if change.kind in run.space.cells), None)
-            source, target = (spec.state_label(s) if spec and s < spec.states else str(s) for s in change.edge)
+            source, target = (state(spec.state_label(s)) if spec and s < spec.states else str(s) for s in change.edge)
             title = KIND_TITLES.get(change.kind, change.kind)
             row = rows.setdefault((change.kind, change.edge), {"cell": title, "edge": f"{source} to {target}"})
             row.setdefault(first.name, change.before)
@@ -171,7 +171,7 @@ def several_seeds(infos: Mapping[str, Mapping[str, Any]], known: Mapping[str, ru
     groups = {names[0]: names for names in compare.seed_groups(infos).values()}
     if not groups:
         st.caption("There are no runs that differ by their seed alone. To make some:")
-        st.code("python -m darts_core search --preset collapse --seeds 0-4", language=None)
+        st.code("python -m darts_core search --preset collapse --seeds 0-4", language=None, wrap_lines=True)
         return
     first = st.query_params.get("seeds")
     names = list(groups)
@@ -201,7 +201,7 @@ def several_seeds(infos: Mapping[str, Mapping[str, Any]], known: Mapping[str, ru
     rows = []
     for row in sorted(compare.agreement(found), key=lambda row: -row.kept):
         cell = found[0].space.cells[row.kind]
-        source, target = (cell.state_label(state) for state in cell.edges[row.edge])
+        source, target = (state(cell.state_label(end)) for end in cell.edges[row.edge])
         rows.append(
             {
                 "cell": KIND_TITLES.get(row.kind, row.kind),

@@ -1,11 +1,15 @@
-"""Learn: a tour of the board in six steps, lessons that open a page in a prepared state, and the notebooks."""
+"""Learn: a tour of the board in six steps, lessons that open a page in a prepared state, and the notebooks.
+
+Cards stand in rows, each with columns of its own, so that a narrow page, which puts columns below one another, keeps
+their order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import streamlit as st
 
@@ -15,6 +19,8 @@ from app.notebooks import Notebook, notebooks
 from darts_core.errors import BadInput
 
 SAMPLE = "collapsing"  # the tour looks at this recorded search
+PARTS = ("Tour", "Lessons", "Notebooks")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,8 @@ TOUR = (
     Stop(
         "One edge in numbers",
         "Choose an edge by pointing or with Tab and Enter. The card beside the cell shows its weights, their "
-        "history, and equation 2 of the paper with these very numbers. This edge goes from the second input to node 1.",
+        "history, and the formula of the mixture with these very numbers. This edge goes from the second input, the "
+        "output of the cell before, to node 1.",
         {"step": 120, "show": "all", "edge": "normal-1-3"},
     ),
     Stop(
@@ -56,8 +63,8 @@ TOUR = (
     Stop(
         "The collapse meter",
         "Orange is the skip connection, which only passes its input on. Each square of the meter is a derived edge; at "
-        "step 88 nearly all have become skips, and the search is called collapsed. Labels are 40 % wrong in this "
-        "search, on purpose: that is why it collapses.",
+        "step 88 nearly all have become skips, and the search is called collapsed. In this search 40 % of the labels "
+        "were replaced at random, on purpose; on clean labels the same search stays healthy (see Both, side by side).",
         {"step": 88, "show": "all"},
     ),
     Stop(
@@ -196,10 +203,15 @@ def tour() -> None:
     board(data, key="tour-board")
 
 
+def in_rows(items: Sequence[Item], wide: int) -> Iterator[tuple[Item, Any]]:
+    """Each item with the column it belongs in, `wide` of them in a row."""
+    for first in range(0, len(items), wide):
+        yield from zip(items[first : first + wide], st.columns(wide), strict=False)
+
+
 def lessons() -> None:
-    columns = st.columns(3)
-    for i, lesson in enumerate(LESSONS):
-        with columns[i % 3].container(border=True, height="stretch"):
+    for lesson, column in in_rows(LESSONS, 3):
+        with column.container(border=True, height="stretch"):
             st.markdown(f"##### {lesson.title}")
             st.write(lesson.text)
             link(lesson, f"Open on {lesson.page.capitalize()}")
@@ -213,12 +225,11 @@ def link(lesson: Lesson, words: str, help: str | None = None) -> None:
 
 def shelf(found: list[Notebook]) -> None:
     """A card per notebook, with how to run it and a way to read it here."""
-    columns = st.columns(2)
-    for i, notebook in enumerate(found):
-        with columns[i % 2].container(border=True, height="stretch"):
+    for notebook, column in in_rows(found, 2):
+        with column.container(border=True, height="stretch"):
             st.markdown(f"##### {notebook.title}")
             st.markdown(notebook.promise)
-            st.code(f"jupyter lab notebooks/{notebook.name}.ipynb", language=None)
+            st.code(f"jupyter lab notebooks/{notebook.name}.ipynb", language=None, wrap_lines=True)
             with st.container(horizontal=True, gap="small"):
                 if st.button("Read it here", icon=":material/menu_book:", key=f"read-{notebook.name}"):
                     st.query_params["notebook"] = notebook.name
@@ -231,6 +242,7 @@ def read(notebook: Notebook) -> None:
     """A notebook as text; it runs in JupyterLab alone."""
     if st.button("All notebooks", icon=":material/arrow_back:", key="shelf"):
         st.query_params.pop("notebook", None)
+        st.query_params["part"] = "notebooks"
         st.rerun()
     st.caption(f"To run it, and to move its pictures: jupyter lab notebooks/{notebook.name}.ipynb")
     for kind, text in notebook.cells:
@@ -246,15 +258,22 @@ wanted = next((book for book in books if book.name == st.query_params.get("noteb
 if wanted is not None:
     read(wanted)
     st.stop()
-st.markdown("#### Lessons")
-st.caption("Each opens a page in a prepared state. Nothing starts before you press Start.")
-lessons()
-st.markdown("#### Notebooks")
-for sentence in troubles:
-    choose.trouble(sentence)
-if books:
-    shelf(books)
-else:
-    st.caption("There are no notebooks in this copy of the project yet. The lessons and the tour need none.")
-st.markdown("#### A tour of the board in six steps")
-tour()
+asked = st.query_params.get("part", "").capitalize()
+first, second, third = st.tabs(PARTS, default=asked if asked in PARTS else PARTS[0], key="part", on_change="rerun")
+if first.open:
+    with first:
+        st.caption("Six stops on a recorded search: what the pictures of this dashboard mean.")
+        tour()
+if second.open:
+    with second:
+        st.caption("Each opens a page in a prepared state. Nothing starts before you press Start.")
+        lessons()
+if third.open:
+    with third:
+        st.caption("From a first search to all of DARTS in a hundred lines. They run in JupyterLab: make lab.")
+        for sentence in troubles:
+            choose.trouble(sentence)
+        if books:
+            shelf(books)
+        else:
+            st.caption("There are no notebooks in this copy of the project. The lessons and the tour need none.")

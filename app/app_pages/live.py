@@ -76,7 +76,7 @@ def announce(config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """A search on noisy labels always says so; its control is one click away. `found`: its newest collapse level."""
     ours = preset_of(config) == "collapse"
     collapsed = config.get("space") == "s2" and found.get("level") == "collapsed"
-    said = noise(config, collapses=ours or collapsed)
+    said = noise(config, ours, collapsed)
     if said is None:
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -191,17 +191,22 @@ st.subheader(escaped(title), anchor=False)
 st.caption(escaped(described(info) if title == current else f"{current}: {described(info)}"))
 head(current, (state, worse))
 begun = state != "starting"
+cell, ended = ending.newest_cell(events), state in stream.COMPLETE
 with st.container(horizontal=True, gap="small"):
     with st.container(width="content"):
         if lives:
             steering.controls(current, state)
     panel = (steering.steer, current, config["strategy"], config)
     steering.place(lives and begun, "Steer", "tune", "Change settings while it runs.", *panel)
+    with st.container(width="content"):
+        to_train = ended and cell is not None and ending.trains(info)
+        if to_train and ending.train(current, info, cell["genotype"], invites=state != "failed"):
+            st.rerun()
     panel = (going_back.branch, current, config)
     steering.place(ours and begun, "Branch", "call_split", "Go back to an epoch and change something.", *panel)
     panel = (going_back.cure, current, config)
     steering.place(ours and begun and worse, "Rewind and cure", "healing", "Back to before it got worse.", *panel)
-    steering.place(begun, "Download", "download", "The cell in six formats.", ending.cell_so_far, current)
+    steering.place(begun, "Download", "download", "The cell as picture, text or data.", ending.cell_so_far, current)
 if lives:
     steering.answers(current)
 if ours:
@@ -216,9 +221,7 @@ elif state == "starting" and meanwhile:
     until_then(meanwhile)
 else:
     the_board(info, empty, state, orders=lives, goes_back=ours and begun)
-cell = ending.newest_cell(events)
-if state in stream.COMPLETE and cell is not None:
+if ended and cell is not None:
     ending.drawing(current, cell)
-    for sentence in result(events):
+    for sentence in result(events, fixed=not ending.trains(info)):
         st.write(sentence)
-    ending.train(current, info, cell)

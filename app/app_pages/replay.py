@@ -65,7 +65,7 @@ def bookmarks(name: str, created: float, last: int, events: Sequence[Mapping[str
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         for step, words in moments(events):
             st.button(
-                f"{escaped(words.replace(f' at step {step}', ''))} ({step:,})",
+                f"step {step:,}: {escaped(words.replace(f' at step {step}', ''))}",
                 icon=":material/flag:",
                 key=f"moment-{step}-{words}",
                 help=f"Go to step {step:,}",
@@ -73,7 +73,7 @@ def bookmarks(name: str, created: float, last: int, events: Sequence[Mapping[str
             )
         for number, mark in enumerate(kept.bookmarks):
             st.button(
-                f"{escaped(mark.text)} ({mark.step:,})",
+                f"step {mark.step:,}: {escaped(mark.text)}",
                 icon=":material/bookmark:",
                 key=f"bookmark-{number}",
                 help=f"Go to step {mark.step:,}",

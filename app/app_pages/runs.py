@@ -26,9 +26,17 @@ UPLOAD = 64  # MB of a zip; what it may unpack to is bounded by `import_run`
 SPARK = 24  # points of the small curve of a run
 COMPARED = 6
 # Keys of the filter, and the column that each looks at.
-KEYS = {"state": "state", "tag": "tags", "data": "data set", "set": "data set", "strategy": "strategy", "run": "run"}
+KEYS = {
+    "state": "state",
+    "tag": "tags",
+    "data": "data set",
+    "set": "data set",
+    "method": "method",
+    "strategy": "method",
+    "run": "run",
+}
 
-SEARCHED = ("run", "title", "state", "data set", "strategy", "tags", "note")
+SEARCHED = ("run", "title", "state", "data set", "method", "tags", "note")
 
 
 @st.cache_data(max_entries=2000, show_spinner=False)
@@ -73,13 +81,13 @@ def row_of(run: runs.Summary, infos: Mapping[str, Mapping[str, Any]]) -> dict[st
     parent = info["parent"] if info else None
     return {
         "run": run.name,
-        "title": "" if run.title == run.name else run.title,
         "state": STATES.get(run.state, (run.state, ""))[0] + (", edited" if run.edited else ""),
         "step": run.step,
-        "of": run.total_steps,
+        "done": min(100, 100 * run.step // run.total_steps) if run.total_steps else 0,
         "skip weight": skip_curve(run.name, run.created, run.step) if info else [],
         "data set": run.dataset,
-        "strategy": run.strategy,
+        "method": run.strategy,
+        "title": "" if run.title == run.name else run.title,
         "seed": info["seed"] if info else None,
         "tags": list(written.tags),
         "note": written.note.split("\n", 1)[0][:120],
@@ -115,6 +123,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[int]:
         "skip weight": st.column_config.LineChartColumn(
             help="Mean weight of the skip connection over the search, 0 to 1", y_min=0, y_max=1
         ),
+        "done": st.column_config.ProgressColumn(format="%d %%", min_value=0, max_value=100, width="small"),
         "tags": st.column_config.ListColumn(),
         "MB": st.column_config.NumberColumn(format="%.2f", help="Size on disk, checkpoints included"),
         "started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),

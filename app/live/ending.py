@@ -14,7 +14,7 @@ import streamlit as st
 from app import process, stream
 from app.choose import trouble
 from app.live.starting import show
-from app.words import escaped, in_words
+from app.words import escaped, in_words, sentence
 from darts_core import runs
 from darts_core.config import EVALUATE
 from darts_core.errors import BadInput
@@ -37,13 +37,16 @@ def broken(name: str, ours: bool) -> None:
         return
     with st.container(border=True):
         ended = "failed" if status["state"] == "failed" else "was interrupted"
-        why = escaped(status["message"])
+        why = escaped(sentence(status["message"]))
         st.error(f"**This search {ended} after step {status['step']:,}.** {why}", icon=":material/error:")
         if refusal := resumed.refusal() if resumed else None:
             st.caption("The last try to resume it ended with:")
             st.text(refusal)
         if ours:
-            st.caption("Nothing up to that step is lost. Resume from the last checkpoint here, or in a terminal:")
+            st.caption(
+                "Nothing up to that step is lost. Resume goes on from the last checkpoint as it was, here or in a "
+                "terminal; Branch, above, goes on from it with other settings."
+            )
             if st.button("Resume", type="primary", icon=":material/restart_alt:", key="resume"):
                 try:
                     process.resume(name, runs.runs_root())
@@ -101,7 +104,8 @@ def drawing(name: str, found: Mapping[str, Any]) -> None:
     except BadInput as problem:
         trouble(problem)
         return
-    title = "The derived cell" if found["type"] == "result" else f"The cell after {found['epoch'] + 1} epochs"
+    epochs = found.get("epoch", 0) + 1
+    title = "The cell" if found["type"] == "result" else f"The cell after {epochs} epoch{'s' if epochs > 1 else ''}"
     st.subheader(title, anchor=False)
     st.image(picture, width="stretch", alt=in_words(genotype))
 
@@ -115,21 +119,31 @@ def cell_so_far(name: str) -> None:
     if found["type"] == "epoch":
         drawing(name, found)
     downloads(name, found["genotype"])
+    more = "More formats, and a report in one file"
+    st.page_link("app_pages/cells.py", label=more, icon=":material/hub:", query_params={"run": name})
 
 
-def train(name: str, info: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Buttons that train the cell of an event from scratch, as a run of its own, here as the `quick` preset does."""
-    if info["config"].get("strategy") == EVALUATE:
-        return
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        if st.button("Train this cell", icon=":material/model_training:", key="train", help=EVALUATIONS["quick"].doc):
-            try:
-                start_training(name, info, found["genotype"])
-            except BadInput as problem:
-                trouble(problem)
-            else:
-                st.rerun()
-        st.caption("From scratch, on more images than the search saw; a new run, watched here.")
+def trains(info: Mapping[str, Any]) -> bool:
+    """Can the cell of this run be trained here, or is this run such a training already?"""
+    return info["config"].get("strategy") != EVALUATE
+
+
+def train(name: str, info: Mapping[str, Any], genotype: Mapping[str, Any], invites: bool = True) -> bool:
+    """A button that trains a cell from scratch, as a run of its own, as the `quick` preset does. True: it has begun.
+
+    `invites`: it is what one does next, and looks like it.
+    """
+    preset = EVALUATIONS["text" if "recurrent" in info["space"].get("cells", {}) else "quick"]
+    hint = f"From scratch, in a run of its own, watched on the Live page. {preset.doc}"
+    look = "primary" if invites else "secondary"
+    if st.button("Train this cell", icon=":material/model_training:", type=look, key="train", help=hint):
+        try:
+            start_training(name, info, genotype)
+        except BadInput as problem:
+            trouble(problem)
+        else:
+            return True
+    return False
 
 
 def start_training(name: str, info: Mapping[str, Any], genotype: Mapping[str, Any]) -> process.Launch:

@@ -13,6 +13,7 @@ from app import process, stream
 from app.choose import trouble
 from app.forms import ask
 from app.live.starting import show
+from app.method_form import title_of
 from app.words import escaped
 from darts_core import runs
 from darts_core.config import SETTINGS, SearchConfig, catalogue, options_of, settings_of
@@ -66,18 +67,28 @@ def branch(name: str, config: Mapping[str, Any]) -> None:
     key = f"branch-epoch-{name}"
     if (asked := st.session_state.get(key)) not in (None, *epochs):
         st.session_state[key] = max((epoch for epoch in epochs if epoch <= asked), default=epochs[-1])
-    epoch = st.selectbox("After how many epochs", epochs, key=key) or 0
+    st.session_state.setdefault(key, min(epochs, key=lambda epoch: abs(2 * epoch - epochs[0])))  # half-way
+    epoch = st.selectbox("After how many epochs", epochs, key=key, help="Of the search above; each epoch was saved.")
+    epoch = epoch or 0
     strategy = str(config["strategy"])
     known = catalogue()["strategies"]
     fits = known.get(strategy, {}).get("plain")
     strategies = [name for name, entry in known.items() if name == strategy or (fits and entry["plain"])]
     if len(strategies) > 1:
         now = strategies.index(strategy) if strategy in strategies else 0
-        strategy = st.selectbox("Method", strategies, now, key=f"branch-method-{name}") or strategy
+        picked = st.selectbox("Method", strategies, now, format_func=title_of, key=f"branch-method-{name}")
+        strategy = picked or strategy
     base: dict[str, Any] = {key: value for key, value in config.items() if key in SETTINGS} | {"strategy": strategy}
     base |= {key: config.get(key, setting.default) for key, setting in options_of(strategy).items()}
     settings = {key: setting for key, setting in settings_of(strategy).items() if key in base and key != "strategy"}
-    keys = st.multiselect("Settings to change", list(settings), default=["a_lr"], key=f"branch-keys-{name}")
+    keys = st.multiselect(
+        "Settings to change",
+        list(settings),
+        default=[key for key in ("a_lr",) if key in settings],
+        format_func=lambda key: settings[key].doc.rstrip("."),
+        key=f"branch-keys-{name}",
+        placeholder="none",
+    )
     changes: dict[str, Any] = {key: ask(settings[key], base[key], f"branch-{name}-{key}") for key in keys}
     if st.button("Start branch", type="primary", icon=":material/call_split:", key=f"branch-start-{name}"):
         try:
@@ -112,7 +123,7 @@ def cure(name: str, config: Mapping[str, Any]) -> None:
         return
     titles = {known.name: known.title for known in found}
     picked = st.radio(
-        "What to change", list(titles), format_func=lambda key: titles[key],
+        "What to change", list(titles), format_func=lambda key: escaped(titles[key]),
         captions=[f"{each.about} {each.known}" for each in found], key=f"cure-{name}",
     )  # fmt: skip
     chosen: Cure = next((each for each in found if each.name == picked), found[0])

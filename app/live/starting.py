@@ -86,10 +86,10 @@ def new_search() -> None:
         names,
         index=names.index(asked),
         format_func=lambda name: f"**{PRESETS[name].title}** · {about(PRESETS[name].seconds)}",
-        captions=[PRESETS[name].doc for name in names],
         label_visibility="collapsed",
         key="preset",
     )
+    st.caption(escaped(PRESETS[chosen].doc))
     seconds, known = seconds_here(chosen)
     given = given if chosen == asked else {}
     if given:
@@ -111,17 +111,20 @@ def all_settings(chosen: str, seen: bool, given: Mapping[str, Any]) -> None:
     values = PRESETS[chosen].watched(**given).to_dict()
     strategy, parts = method_form.choose(values, chosen)
     options = {k: s for k, s in settings_of(strategy, parts).items() if k not in ("strategy", "parts")}
+    above = st.container()  # cost and start stand above the fields that they follow from
     said = ask_all(options, values, chosen, {"dataset": catalogue()["datasets"]})
     try:
         config = SearchConfig.from_dict({**said, "strategy": strategy, "parts": parts})
     except BadInput as problem:
-        if st.button("Start with these settings", type="primary", width="stretch", key=f"start-{chosen}"):
+        with above:
             trouble(problem)
+            st.button("Start with these settings", disabled=True, width="stretch", key=f"start-{chosen}")
         return
-    if seen:
-        price(config)
-    if st.button("Start with these settings", type="primary", width="stretch", key=f"start-{chosen}"):
-        start(config)
+    with above:
+        if seen:
+            price(config)
+        if st.button("Start with these settings", type="primary", width="stretch", key=f"start-{chosen}"):
+            start(config)
 
 
 @st.fragment(run_every=0.5)

@@ -167,7 +167,7 @@ class Search(Stepping):
             what = "identities" if self.config.of_text else "skip connections"
             rise = f"the validation loss stands {found['valid_rise']:.2f} above its minimum"
             counted = f"{collapse.derived_skips} of {collapse.derived_edges} derived edges are {what}"
-            reason = f"{counted}, mean weight {collapse.mean_skip_weight:.0%}; {rise}"
+            reason = f"{counted}, mean weight {100 * collapse.mean_skip_weight:.0f} %; {rise}"
             yield Alarm(self.step, self.epoch, collapse.level, reason)
         text = self.task.sampled(self.net, mix, seed(self.config.seed, "sample", self.epoch))
         if text is not None:

@@ -34,7 +34,7 @@ def templates(ops: Sequence[str]) -> dict[str, Template]:
     return {
         "edge": _figure(
             "Weights of the edge over time",
-            "How much each operation counts on this edge. They start equal; the search moves them apart.",
+            "How much each operation counts on this edge, from step to step.",
             [_op_line(op, "edge") for op in ops],
             {"yaxis": {"tickformat": ".0%", "rangemode": "tozero"}},
         ),

@@ -6,6 +6,7 @@ from outside is escaped. `ribbon.js` draws the same bands on pages; a test holds
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
@@ -154,10 +155,10 @@ def _reading(genotype: Genotype) -> tuple[str, ...]:
             "the new hidden state h is the mean of the states that lead to it.",
         )
     if any(genes.inputs == 1 for genes in genotype.cells.values()):
-        return ("A node adds up what reaches it; the last node is the cell's output c_k.",)
+        return ("A node adds up what reaches it; the last node is the cell's output c_{k}.",)
     return (
         "c_{k-2} and c_{k-1} are the outputs of the two cells before. A node adds up what reaches it;",
-        "the cell's output c_k is its nodes side by side.",
+        "the cell's output c_{k} is its nodes side by side.",
     )
 
 
@@ -228,6 +229,13 @@ def _text(x: float, y: float, text: str, size: int = 13, weight: int = 400, fill
     return f'<text x="{x:g}" y="{y:g}" {style}>{escape(_shown(text))}</text>'
 
 
+def _lowered(text: str) -> str:
+    """Our own text with its subscripts, written c_{k-2}, set low; something has to follow each of them."""
+    first, *rest = re.split(r"_\{(.*?)\}", escape(text))
+    low = zip(rest[::2], rest[1::2], strict=True)
+    return first + "".join(f'<tspan dy="3" font-size="9">{sub}</tspan><tspan dy="-3">{on}</tspan>' for sub, on in low)
+
+
 def _shown(text: str) -> str:
     """Text without the control characters that XML cannot hold."""
     return "".join(c for c in text if c.isprintable())
@@ -251,7 +259,8 @@ def _legend(ops: Sequence[str], width: float, lines: Sequence[str] = ()) -> _Dra
             f'<tspan fill="{MUTED}">  {meaning}</tspan></text>'
         )
     y = 20 + 22 * -(-len(ops) // columns)
-    parts += [_text(22, y + 6 + 18 * n, line, size=12, fill=MUTED) for n, line in enumerate(lines)]
+    for n, line in enumerate(lines):
+        parts.append(f'<text x="22" y="{y + 6 + 18 * n}" font-size="12" fill="{MUTED}">{_lowered(line)}</text>')
     longest = max([6.3 * len(line) for line in lines], default=0.0)
     return _Drawing("".join(parts), max(column, longest) + 44, y + 18 * len(lines) + 4)
 
