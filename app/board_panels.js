@@ -232,9 +232,9 @@ function meterPanel(op) {
     status,
   );
   const meaning = skip === "identity" ? {
-    healthy: "Few of the nodes that derivation would make only pass a state on.",
-    drifting: "Nodes that only pass a state on are taking over.",
-    collapsed: "Nearly every node that derivation would make only passes a state on: little is left to learn with.",
+    healthy: "Few of the nodes that derivation would make have no curve of their own (identity).",
+    drifting: "Nodes without a curve of their own (identity) are taking over.",
+    collapsed: "Nearly every node that derivation would make is an identity: only gates bend what passes through.",
   } : {
     healthy: "Few of the edges that derivation would keep are skips.",
     drifting: "Skips are taking over the edges that derivation would keep.",
@@ -641,7 +641,11 @@ function edgePanel(board, chart) {
     const source = spec.states[spec.edges[edge][0]];
     if (note.dataset.said === source + sum) return;
     note.dataset.said = source + sum;
-    note.replaceChildren("x is the output of ", ...stateNodes(source), "; a node adds up what its edges bring.", sum);
+    const highway = spec.ops.includes("tanh")
+      ? " In a recurrent cell each is a highway: tanh(x) stands for x + \u03c3(c) \u00b7 (tanh(h) \u2212 x), [c, h] = x W."
+      : "";
+    const adds = "; a node adds up what its edges bring.";
+    note.replaceChildren("x is the output of ", ...stateNodes(source), adds, highway, sum);
   }
 
   function setEquation(form) {

@@ -107,12 +107,12 @@ def described(info: Mapping[str, Any]) -> str:
         size = ("units",) if "recurrent" in info["space"].get("cells", {}) else ("cells", "channels")
         parts += [f"{config[key]} {key}" for key in (*size, "epochs") if key in config]
         return ", ".join([*parts, f"seed {info['seed']}"])
-    known = {key: config[key] for key in ("strategy", "dataset", "space", "cells", "epochs") if key in config}
+    sizes = ("units",) if "recurrent" in info["space"].get("cells", {}) else ("cells",)  # a recurrent one is not stacked
+    known = {key: config[key] for key in ("strategy", "dataset", "space", *sizes, "epochs") if key in config}
     parts = [f"{known.get('strategy', 'search')} on {known.get('dataset', 'unknown images')}"]
     if "space" in known:
         parts.append(f"space {known['space']}" + (f" with {config['nodes']} nodes" if config.get("nodes") else ""))
-    stacked = () if "recurrent" in info["space"].get("cells", {}) else ("cells",)  # a recurrent cell is not stacked
-    parts += [f"{known[key]} {key}" for key in (*stacked, "epochs") if key in known]
+    parts += [f"{known[key]} {key}" for key in (*sizes, "epochs") if key in known]
     if info["parent"]:
         parts.append(f"branched from {info['parent']['run']} after {info['parent']['epoch']} epochs")
     return ", ".join([*parts, f"seed {info['seed']}"])

@@ -93,6 +93,9 @@ def test_a_preset_is_recognised_whatever_its_seed() -> None:
 def test_a_run_is_described_in_one_line_and_headed_by_its_title_or_preset() -> None:
     facts = info("x", 100)
     assert described(facts) == "darts on digits, space s2 with 3 nodes, 4 cells, 40 epochs, seed 0"
+    settings = PRESETS["recurrent"].config()
+    text = facts | {"config": settings.to_dict(), "space": settings.search_space().to_json()}
+    assert described(text) == "darts on markov, space darts-rnn with 4 nodes, 32 units, 10 epochs, seed 0"
     branch = facts | {"parent": {"run": "y", "epoch": 3, "step": 24, "sha256": "0"}}
     assert "branched from y after 3 epochs" in described(branch)
     assert heading(facts) == "Test run x"
