@@ -107,7 +107,7 @@ def described(info: Mapping[str, Any]) -> str:
         size = ("units",) if "recurrent" in info["space"].get("cells", {}) else ("cells", "channels")
         parts += [f"{config[key]} {key}" for key in (*size, "epochs") if key in config]
         return ", ".join([*parts, f"seed {info['seed']}"])
-    sizes = ("units",) if "recurrent" in info["space"].get("cells", {}) else ("cells",)  # a recurrent one is not stacked
+    sizes = ("units",) if "recurrent" in info["space"].get("cells", {}) else ("cells",)  # else stacked
     known = {key: config[key] for key in ("strategy", "dataset", "space", *sizes, "epochs") if key in config}
     parts = [f"{known.get('strategy', 'search')} on {known.get('dataset', 'unknown images')}"]
     if "space" in known:
