@@ -532,7 +532,7 @@ PRESETS: Mapping[str, Preset] = {
                 "channels": 8, "stem_multiplier": 1, "stem_stride": 2, "batch": 50, "arch_batch": 100, "epochs": 16,
                 "seed": 0, "hessian_every": 0, "retrain_epochs": 6, "random_cells": 3,
             },
-            pace=8.0,
+            pace=12.0,
         ),
         Preset(
             "collapse", "See it collapse", 60,

@@ -1309,12 +1309,15 @@ void backward(const i64* plan, int threads, const T* const s[2], const T* theta,
   }
 }
 
-// Several nets of one form, their arrays one behind the other: as many at once as there are threads, a thread each, and
-// those left over with all threads in turn. What a net computes depends on the number of threads that it had, no more.
+// Several nets of one form, their arrays one behind the other: each is computed by one thread, whichever is free, so that
+// a core that is busy elsewhere holds nobody up, and a net's numbers depend neither on its neighbours nor on the threads.
+// A net alone has all threads.
 template <class Work> void each(i64 nets, int threads, const Work& work) {
-  i64 done = 0;
-  for (; threads > 1 && done + threads <= nets; done += threads) Pool::run(threads, [&](int t) { work(done + t, 1); });
-  for (; done < nets; ++done) work(done, threads);
+  if (nets == 1) { work(0, threads); return; }
+  std::atomic<i64> next{0};
+  Pool::run((int)std::min((i64)threads, nets), [&](int) {
+    for (i64 k = next.fetch_add(1); k < nets; k = next.fetch_add(1)) work(k, 1);
+  });
 }
 
 // Numbers of one net in each array.
