@@ -42,14 +42,6 @@ def sentence(message: str) -> str:
     return said[:1].upper() + said[1:] + ("" if said.endswith((".", "!", "?")) or not said else ".")
 
 
-LOW = str.maketrans("k-0123456789", "\u2096\u208b\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089")
-
-
-def state(label: str) -> str:
-    """A state of a cell where only plain text fits: "c_{k-2}" with its subscript set low."""
-    return re.sub(r"_\{(.+?)\}", lambda found: found[1].translate(LOW), label)
-
-
 def clock(seconds: float) -> str:
     """0:07, 12:31, 1:02:03."""
     whole = max(0, int(seconds + 0.5))

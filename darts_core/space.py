@@ -7,6 +7,7 @@ Sources: DARTS (Liu et al. 2019, section 2.1); sharpDARTS (Hundt et al. 2019, an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import comb, prod
@@ -42,6 +43,7 @@ CHOICE_OPS = tuple(f"choice_{number}" for number in range(16))  # candidates of 
 KNOWN_OPS = (*DARTS_OPS, *NASNET_OPS, *BENCH_OPS, *SHARP_OPS, *RNN_OPS[1:], *MBCONV_OPS[:-1], *CHOICE_OPS)
 # Operations of convolutional cells: (N, C, H, W) to the same channels, at stride 1 or 2.
 CONV_OPS = (*DARTS_OPS, *NASNET_OPS, *BENCH_OPS, *SHARP_OPS)
+_LOW = str.maketrans("k-12", "\u2096\u208b\u2081\u2082")  # characters of a subscript
 MAX_NODES = 12
 MAX_OPS = 32
 
@@ -74,6 +76,10 @@ class CellSpec:
     def edges_into(self, node: int) -> list[int]:
         """Indices of the edges that end in intermediate node `node` (0-based), in order of their source."""
         return [e for e, (_, target) in enumerate(self.edges) if target == self.inputs + node]
+
+    def state_name(self, state: int) -> str:
+        """`state_label` for plain text that people read: its subscript is set low with characters of Unicode."""
+        return re.sub(r"_\{(.+?)\}", lambda low: low[1].translate(_LOW), self.state_label(state))
 
     def state_label(self, state: int) -> str:
         """What people call a state: the two inputs by the cell they come from, nodes by their number."""
@@ -151,8 +157,7 @@ def recurrent_cell(nodes: int, ops: Sequence[str] = RNN_OPS) -> CellSpec:
 
 
 def chain_cell(blocks: int, ops: Sequence[str], reductions: Collection[int]) -> CellSpec:
-    """A chain: block i is the one edge from state i to state i + 1. A block that changes the shape cannot be left out.
-    """
+    """A chain: block i is the one edge from state i to state i + 1. A block that changes the shape cannot be left out."""
     edges = tuple((i, i + 1) for i in range(blocks))
     legal = tuple(tuple(op != "skip_connect" or i not in reductions for op in ops) for i in range(blocks))
     return CellSpec(1, blocks, tuple(ops), edges, legal, None, (blocks,))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from darts_core import runs
 from tests.served import serve
@@ -63,6 +63,10 @@ def finished(page: Page, seconds: float) -> None:
     )
 
 
+def sees(there: Locator) -> None:
+    expect(there.first).to_be_visible(timeout=30_000 * patience())
+
+
 def button(page: Page, name: str) -> None:
     page.get_by_test_id("stMain").get_by_role("button", name=name, exact=True).first.click()
 
@@ -83,7 +87,7 @@ def test_a_newcomer_goes_from_the_command_to_a_trained_cell_by_clicks_alone(brow
         with clock.step("stop it, for its cell is not what we are after"):
             button(page, "Stop")
             page.get_by_role("button", name="Stop it").click()
-            expect(page.get_by_test_id("stMain").get_by_text("stopped", exact=True).first).to_be_visible()
+            sees(page.get_by_test_id("stMain").get_by_text("stopped", exact=True))
         with clock.step("start a search of one's own: Laptop, Start, first step"):
             page.get_by_test_id("stSidebar").get_by_text("Laptop", exact=True).click()
             page.get_by_test_id("stSidebar").get_by_role("button", name="Start", exact=True).click()
@@ -93,9 +97,7 @@ def test_a_newcomer_goes_from_the_command_to_a_trained_cell_by_clicks_alone(brow
             button(page, "Steer")
             page.get_by_role("spinbutton", name="Learning rate of the alphas (Adam)").fill("0.05")
             page.get_by_role("button", name="Apply", exact=True).click()
-            expect(
-                page.get_by_test_id("stMain").get_by_text(re.compile(r"a_lr = 0\.05: applied at step")).first
-            ).to_be_visible()
+            sees(page.get_by_test_id("stMain").get_by_text(re.compile(r"a_lr = 0\.05: applied at step")))
             page.keyboard.press("Escape")
         with clock.step("scrub: back to the first step, and to the newest again"):
             slider = page.get_by_role("slider", name="Step shown")
@@ -106,7 +108,7 @@ def test_a_newcomer_goes_from_the_command_to_a_trained_cell_by_clicks_alone(brow
             page.wait_for_function(f"() => Number(document.querySelector('{BOARD}').dataset.shown) > 1")
         with clock.step("watch it to its end"):
             finished(page, 180 * slack)
-            expect(page.locator(".db-verdict")).to_contain_text("the derived cell reaches")
+            sees(page.locator(".db-verdict", has_text="the derived cell reaches"))
         with clock.step("branch: from an earlier epoch, with other alphas' rate, first step"):
             slider = page.get_by_role("slider", name="Step shown")
             slider.focus()
@@ -126,10 +128,10 @@ def test_a_newcomer_goes_from_the_command_to_a_trained_cell_by_clicks_alone(brow
             page.get_by_text("A family of 2 searches").click()
             page.get_by_role("link", name="Compare them").click()
             page.locator(".lecture .rb-edge").first.wait_for()
-            expect(page.locator(".lecture .lc-card")).to_have_count(2)
+            expect(page.locator(".lecture .lc-card")).to_have_count(2, timeout=30_000 * slack)
             page.get_by_role("slider", name="Place in the search").press("Home")
-            expect(page.get_by_text(re.compile("up to there it is one search")).first).to_be_visible()
-            expect(page.get_by_text("Settings that differ")).to_be_visible()
+            sees(page.get_by_text(re.compile("up to there it is one search")))
+            sees(page.get_by_text("Settings that differ"))
         with clock.step("export: the cell as a picture, and the search as a report in one file"):
             page.get_by_role("link", name="Cells").first.click()
             page.get_by_test_id("stImage").first.wait_for()
@@ -145,7 +147,7 @@ def test_a_newcomer_goes_from_the_command_to_a_trained_cell_by_clicks_alone(brow
             wait_for_step(page, 1, 60 * slack)
         with clock.step("watch the training to its end"):
             finished(page, 300 * slack)
-            expect(page.locator(".db-verdict")).to_contain_text("test accuracy, with")
+            sees(page.locator(".db-verdict", has_text="test accuracy, with"))
         print(f"{time.monotonic() - began:6.1f} s  the whole walk", flush=True)
     parent = runs.RunReader(folder, branch).info["parent"]
     assert parent["run"] == own and 0 < parent["epoch"] < 16

@@ -11,7 +11,7 @@ import streamlit as st
 from app import choose, stream
 from app.contest import contests
 from app.lecture import lecture
-from app.words import described, escaped, in_words, state
+from app.words import described, escaped, in_words
 from darts_core import runs
 from darts_core.derive import derive
 from darts_core.errors import BadInput
@@ -147,7 +147,7 @@ def cells(found: Sequence[Recorded]) -> None:
         changes = compare.cell_changes(reference, cell)
         for change in changes:
             spec = next((run.space.cells[change.kind] for run in found if change.kind in run.space.cells), None)
-            source, target = (state(spec.state_label(s)) if spec and s < spec.states else str(s) for s in change.edge)
+            source, target = (spec.state_name(s) if spec and s < spec.states else str(s) for s in change.edge)
             title = KIND_TITLES.get(change.kind, change.kind)
             row = rows.setdefault((change.kind, change.edge), {"cell": title, "edge": f"{source} to {target}"})
             row.setdefault(first.name, change.before)
@@ -201,7 +201,7 @@ def several_seeds(infos: Mapping[str, Mapping[str, Any]], known: Mapping[str, ru
     rows = []
     for row in sorted(compare.agreement(found), key=lambda row: -row.kept):
         cell = found[0].space.cells[row.kind]
-        source, target = (state(cell.state_label(end)) for end in cell.edges[row.edge])
+        source, target = (cell.state_name(end) for end in cell.edges[row.edge])
         rows.append(
             {
                 "cell": KIND_TITLES.get(row.kind, row.kind),
