@@ -31,10 +31,12 @@ STATES = (
 PAGES = ("", "replay", "compare", "cells", "runs", "learn")
 # What can be pressed and is too small, as [width, height, text]. A slider's thumb, a link within a sentence and the
 # input behind a drawn box or circle are not what a finger aims at; the tiles of the heat map repeat the edges above.
+# The insides of Streamlit's own tables and choices are as they come, and the sidebar is folded away at this width.
 SMALL = """finger => [...document.querySelectorAll(
         'button, a[href], select, summary, input:not([type=range]), [role=button], [role=tab]')]
     .filter(node => node.checkVisibility({opacityProperty: true, visibilityProperty: true})
-        && !node.disabled && !node.closest('p, svg, label, .stTooltipIcon, [data-testid=stDataFrame]')
+        && !node.disabled && !node.closest('p, svg, label, .stTooltipIcon, [data-testid=stSidebar]')
+        && !node.closest('[data-testid=stDataFrame], [data-testid=stMultiSelect], [data-testid=stSelectbox]')
         && !node.closest(['checkbox', 'radio', 'input', 'select'].map(kind => `[data-baseweb=${kind}]`).join()))
     .map(node => [node.getBoundingClientRect(), node])
     .filter(([box]) => box.width > 1 && box.height > 1 && Math.min(box.width, box.height) < finger - 0.5)

@@ -150,6 +150,8 @@ if current is None and samples:
     current = sorted(samples)[0]
 elif current and "run" not in st.query_params:
     st.query_params["run"] = st.session_state["by_itself"] = current
+if current and not empty:
+    st.session_state["chosen-run"] = current  # the other pages begin with the run that was looked at last
 # A search that the launcher has started shows nothing for some seconds: a recorded one plays meanwhile.
 meanwhile = sorted(samples)[0] if samples and current == st.session_state.get("by_itself") else None
 
