@@ -199,8 +199,8 @@ PARTS: tuple[tuple[ModuleType, tuple[str, ...]], ...] = (
         ops,
         (
             "BatchStatistics", "batch_statistics", "norm", "Zero", "ReLUConvNorm", "SeparableConv", "DilatedConv",
-            "_depthwise_separable", "FactorizedReduce", "reduction_halves", "Identity", "FactorizedConv", "Noise",
-            "_pool", "drop_path",
+            "_depthwise_separable", "_depthwise", "SharpSeparableConv", "CHOKE", "FLOOD", "_sharp", "FactorizedReduce",
+            "reduction_halves", "Identity", "FactorizedConv", "Noise", "_pool", "drop_path",
         ),
     ),
     (stack, ("Place", "places")),

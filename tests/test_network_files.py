@@ -23,10 +23,11 @@ from darts_core.drive import drive, new_run
 from darts_core.errors import BadInput
 from darts_core.evaluation import evaluation_config
 from darts_core.export import EXPORTS, export
-from darts_core.genotype import Genotype
+from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.model_file import Card, Model, read
 from darts_core.model_file import tested_on as measured_on
 from darts_core.network_files import fresh, inherited, model_py, onnx, pt2, taken, weights, write
+from darts_core.ops import OPS
 from darts_core.runs import RunReader, import_run
 from darts_core.search.state import from_bytes
 from darts_core.tasks import as_mix, image_task
@@ -78,6 +79,17 @@ def test_model_py_with_weights_says_in_a_clean_process_what_our_network_says(run
         theirs = np.array([float(n) for n in in_a_clean_process(tmp_path, code).strip("[]").split(",")])
         ours = what.net.eval()(images()).detach().double().numpy().ravel()
         np.testing.assert_allclose(theirs, ours, atol=1e-6)
+
+
+def test_model_py_can_hold_every_operation(tmp_path: Path) -> None:
+    """One cell with all of them: whatever `ops.py` needs to build one must be in the file."""
+    nodes = tuple(tuple(Gene(op, 0) for op in [*OPS][k::6]) for k in range(6))
+    cell = CellGenes(nodes, tuple(range(2, 2 + len(nodes))))
+    what = fresh(Genotype("darts", {"normal": cell, "reduce": cell}), "all")
+    (tmp_path / "model.py").write_bytes(model_py(what))
+    code = f"sys.path.insert(0, {str(tmp_path)!r}); import torch, model; net = model.network().eval();" \
+           "print(sum(p.numel() for p in net.parameters()), tuple(net(torch.zeros(1, 3, 32, 32)).shape))"  # fmt: skip
+    assert in_a_clean_process(tmp_path, code) == f"{sum(p.numel() for p in what.net.parameters())} (1, 10)"
 
 
 @pytest.mark.parametrize("name", ["NASNet", "AmoebaNet", "FairDARTS_g", "PDARTS"])
