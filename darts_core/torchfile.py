@@ -31,6 +31,7 @@ LIMIT = 2 << 30  # bytes of a file
 PICKLE_LIMIT = 64 << 20  # bytes of the pickle inside it; that of 1,650 tensors has 300,000
 MEMBERS = 20_000
 TENSORS = 10_000
+SHARED = 4  # how often the bytes of a file may be shared by its tensors; tied weights are stored once and named twice
 MODULES = 50_000  # parts of a pickled module
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file older than torch 1.6
 PROTOCOL = 1001
@@ -44,6 +45,12 @@ STORAGES: Mapping[str, tuple[str, int]] = {  # storage class -> its dtype in saf
     "ByteStorage": ("U8", 1), "BoolStorage": ("BOOL", 1),
 }  # fmt: skip
 OLD = {"commands", "popen2", "cPickle", "thread", "exceptions", "urllib2", "os2", "nt", "posix"}  # of older Pythons
+HARMLESS = {  # classes of Python's own that people keep beside weights; they become stand-ins like any class
+    ("argparse", "Namespace"), ("collections", "deque"), ("collections", "Counter"), ("datetime", "datetime"),
+    ("datetime", "timedelta"), ("decimal", "Decimal"), ("fractions", "Fraction"), ("pathlib", "PosixPath"),
+    ("pathlib", "PurePosixPath"), ("pathlib", "PureWindowsPath"), ("pathlib", "WindowsPath"),
+    ("pathlib._local", "PosixPath"), ("pathlib._local", "WindowsPath"), ("uuid", "UUID"),
+}  # fmt: skip
 PLAIN = {"list", "dict", "tuple", "int", "float", "bool", "str", "range", "xrange", "slice",
          "complex", "bytearray", "object", "long", "unicode"}  # fmt: skip
 
@@ -79,6 +86,13 @@ class Table(dict):
 
     def __setstate__(self, state: object) -> None:
         return None
+
+
+class Defaults(Table):
+    """Stands for defaultdict: a dict whose default is forgotten."""
+
+    def __init__(self, *factory: object) -> None:
+        super().__init__()
 
 
 class Inert:
@@ -121,6 +135,11 @@ def _parameter(data: Any, *more: Any) -> Any:
     return data
 
 
+def _bytes(text: Any, *how: Any) -> bytes:
+    """`_codecs.encode`, by which pickles of the older form write bytes: those of a NumPy number beside the weights."""
+    return text.encode("latin-1", "replace") if isinstance(text, str) else b""
+
+
 def _size(*args: Any) -> tuple[Any, ...]:
     """`torch.Size`."""
     return tuple(args[0]) if args and isinstance(args[0], (tuple, list)) else ()
@@ -132,7 +151,9 @@ REBUILD: Mapping[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("torch.nn.parameter", "Parameter"): _parameter,
     ("torch", "Size"): _size,
+    ("_codecs", "encode"): _bytes,
     ("collections", "OrderedDict"): Table,
+    ("collections", "defaultdict"): Defaults,
 }
 
 
@@ -157,9 +178,7 @@ class Reader(pickle.Unpickler):
                 return type(name, (Inert,), {})
         elif (module, name) in (("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor")):
             return lambda kind, *more: kind() if isinstance(kind, type) and issubclass(kind, Inert) else Inert()
-        elif (
-            top not in {*sys.stdlib_module_names, *OLD} or (module, name) == ("argparse", "Namespace")
-        ) and "." not in name:
+        elif (top not in {*sys.stdlib_module_names, *OLD} or (module, name) in HARMLESS) and "." not in name:
             return type(one_line(name, 40), (Inert,), {})
         what = f"names {one_line(f'{module}.{name}', 80)}, which could run code"
         raise BadInput(HERE, "pickle", what, "this is no checkpoint of a network: do not open it")
@@ -192,6 +211,9 @@ def converted(data: bytes) -> bytes:
     parts, at = [], 0
     for name, tensor in state.items():
         numbers = _numbers_of(name, tensor, storages)
+        if at + len(numbers) > SHARED * len(data):  # many views of the same numbers: a small file must not become large
+            what = f"describes more than {SHARED} times the {len(data):,} bytes that the file has"
+            raise BadInput(HERE, "state dict", what, OTHER)
         places = [at, at + len(numbers)]
         header[name] = {"dtype": tensor.storage.dtype, "shape": list(tensor.shape), "data_offsets": places}
         parts.append(numbers)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
+import enum
 import hashlib
 import io
 import json
@@ -17,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from original import filled
@@ -166,6 +169,29 @@ def test_views_and_types_come_in_as_they_are(tmp_path: Path) -> None:
             assert torch.equal(found[name], t) and found[name].dtype == t.dtype, name
 
 
+GENOTYPE = collections.namedtuple("GENOTYPE", "normal")
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+def test_what_people_keep_beside_the_weights_is_no_reason_to_refuse_them(tmp_path: Path) -> None:
+    """torch's own restricted reader refuses each of these."""
+    table: Any = collections.defaultdict(list, {"loss": [1.0]})
+    beside = {
+        "metric": np.float64(0.5), "array": np.arange(3), "cells": GENOTYPE(normal=[("skip_connect", 0)]),
+        "range": range(2, 6), "table": table, "place": Path("/tmp/x"), "options": argparse.Namespace(seed=1),
+        "colour": Colour.RED,
+    }  # fmt: skip
+    made = {"w": torch.arange(4.0)}
+    for legacy in (False, True):
+        path = saved({"state_dict": made, **beside}, tmp_path / "more.pt", legacy)
+        assert torch.equal(load_tensors(torchfile.converted(path.read_bytes()))["w"], made["w"])
+    weights = collections.defaultdict(int, made)
+    assert load_tensors(torchfile.converted(saved(weights, tmp_path / "d.pt").read_bytes())).keys() == made.keys()
+
+
 # ---- hostile files
 
 
@@ -201,6 +227,19 @@ def tensor_pickle(shape: tuple[int, ...], stride: tuple[int, ...], offset: int =
     return out.getvalue()
 
 
+def views_pickle(count: int, numbers: int) -> bytes:
+    """The data.pkl of `count` tensors that are all the same storage of so many numbers."""
+
+    class Writer(pickle.Pickler):
+        def persistent_id(self, value: Any) -> Any:
+            return ("storage", torch.FloatStorage, "0", "cpu", numbers) if value == "the storage" else None
+
+    out = io.BytesIO()
+    words = ("the storage", 0, (numbers,), (1,), False, collections.OrderedDict())
+    Writer(out, 2).dump({f"w{k}": Runs(torch._utils._rebuild_tensor_v2, *words) for k in range(count)})
+    return out.getvalue()
+
+
 NUMBERS = struct.pack("<4f", 1, 2, 3, 4)
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "a command": (zipped({"data.pkl": pickle.dumps(Runs(os.system, "touch /tmp/owned"), 2)}), "which could run code"),
@@ -214,6 +253,11 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a view beyond": (zipped({"data.pkl": tensor_pickle((2,), (9,)), "data/0": NUMBERS}), "its storage holds 4"),
     "a huge shape": (zipped({"data.pkl": tensor_pickle((1 << 40, 1 << 40), (1, 1)), "data/0": NUMBERS}), "claims"),
     "missing numbers": (zipped({"data.pkl": tensor_pickle((4,), (1,)), "data/0": b"\0"}), "numbers are missing"),
+    "many views of the same numbers": (
+        zipped({"data.pkl": views_pickle(50, 1 << 16), "data/0": bytes(1 << 18)}),
+        "more than 4 times",
+    ),
+    "too many tensors": (zipped({"data.pkl": views_pickle(10_001, 0), "data/0": b""}), "10,001 tensors"),
     "no state": (zipped({"data.pkl": pickle.dumps([1, 2], 2)}), "holds no state dict"),
     "text": (b"hello", "no file that torch.save wrote"),
     "empty": (b"", "no file that torch.save wrote"),
