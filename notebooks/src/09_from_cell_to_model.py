@@ -393,7 +393,7 @@ seen = table.valid[
 lucky = np.array(
     [table.means[draws[np.arange(2000), seen[:, :k].argmax(1)]] for k in range(1, MOST + 1)]
 )  # (50, 2000)
-budget = ipywidgets.IntSlider(value=1, min=1, max=MOST, description="cells, k")
+budget = ipywidgets.IntSlider(value=10, min=1, max=MOST, description="cells, k")
 shown = ipywidgets.Checkbox(value=True, description="random search", indent=False)
 names = list(NAMES.values())
 verdict = Chart(
