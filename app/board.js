@@ -192,6 +192,13 @@ class Board {
     this.meter.el.hidden = !this.data.collapse;
     this.edgeCard.el.hidden = this.heat.el.hidden = Boolean(this.data.fixed);
     this.root.classList.toggle("db-fixed", Boolean(this.data.fixed));
+    const curves = make(
+      "div",
+      { class: "db-charts" },
+      ...this.charts.slice(0, 3).map((c) => c.card),
+      this.heat.el,
+      ...this.charts.slice(3).map((c) => c.card),
+    );
     const keys =
       "Keys: Space pauses the view, \u2190 \u2192 one step, L follows, T shows the numbers. Drag over a chart to zoom, double-click to see all, click to go to that step.";
     this.root.replaceChildren(
@@ -199,16 +206,10 @@ class Board {
       this.statusLine.el,
       this.meter.el,
       this.truth.el,
-      make("div", { class: "db-main" }, this.cells.el, this.edgeCard.el),
+      make("div", { class: "db-main" }, this.cells.el, this.edgeCard.el, ...(fixed ? [curves] : [])),
       this.outcome.el,
       this.sample.el,
-      make(
-        "div",
-        { class: "db-charts" },
-        ...this.charts.slice(0, 3).map((c) => c.card),
-        this.heat.el,
-        ...this.charts.slice(3).map((c) => c.card),
-      ),
+      ...(fixed ? [] : [curves]),
       this.table.el,
       make("p", { class: "db-about db-keys" }, keys),
     );

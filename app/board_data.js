@@ -354,6 +354,7 @@ class Story {
     this.trained = of("trained");
     this.onEdges = of("applied").filter((event) => event.accepted && ON_EDGES.includes(event.kind));
     this.result = of("result").at(-1) ?? null;
+    this.summary = of("finished").at(-1)?.summary ?? null;
     this.resumed = of("resumed").at(-1) ?? null;
     this.totalSteps = of("phase").findLast((event) => event.total_steps)?.total_steps ?? null;
     this.pace = paceOf(this.epochs);

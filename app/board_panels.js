@@ -845,9 +845,9 @@ function outcomePanel(board) {
   let shown = "";
 
   function update() {
-    const { result, trained } = board.story;
+    const { result, trained, summary } = board.story;
     el.hidden = !result;
-    const key = result ? `${result.step} ${trained.length}` : "";
+    const key = result ? `${result.step} ${trained.length} ${summary !== null}` : "";
     if (!result || key === shown) return;
     shown = key;
     const found = Object.entries(result.genotype.cells).filter(([kind]) => board.data.cells[kind]);
@@ -857,7 +857,8 @@ function outcomePanel(board) {
     const measure = board.data.text ? PERPLEXITY : ACCURACY;
     const spreads = summaryOf(trained, measure);
     gap.replaceChildren(...gapOf(spreads, measure));
-    worth.replaceChildren(...worthOf(spreads, measure, board));
+    const alone = board.data.fixed && summary?.multiply_adds !== undefined;
+    worth.replaceChildren(...(alone ? aloneWorth(summary) : worthOf(spreads, measure, board)));
   }
 
   return { el, update };
@@ -938,6 +939,21 @@ function notTrained({ trials, valid_accuracy: best }, known) {
   if (trials && best !== undefined)
     return `The best of ${grouped(trials)} cells tried: ${percent(best, 1)} validation accuracy after a short training of each.`;
   return "This run did not train its cell from scratch, so what it is worth is not known yet: Train this cell tells.";
+}
+
+/** What one cell that was trained from scratch is worth, and what its network costs. */
+function aloneWorth({ test_accuracy: test, valid_accuracy: valid, parameters, multiply_adds: adds, latency_ms: wait }) {
+  const images = test === undefined ? "held-out training images" : "test images";
+  const rows = [
+    [percent(test ?? valid, 1), `of the ${images} named rightly, after the last epoch`],
+    [parameters.toLocaleString("en"), "parameters"],
+    [adds.toLocaleString("en"), "multiply-adds per image, in convolutions and linear layers"],
+    [`${wait.toFixed(1)} ms`, "for one image, on the machine that trained it"],
+  ];
+  const boxes = rows.map(([number, about]) =>
+    make("div", {}, make("dd", {}, number), make("dd", { class: "db-about" }, about)),
+  );
+  return [make("h4", {}, "Trained from scratch"), make("dl", { class: "db-gap db-alone" }, ...boxes)];
 }
 
 /** The discretisation gap as three numbers: before the cut, right after it, and trained again. */

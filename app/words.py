@@ -148,6 +148,9 @@ def result(events: Sequence[Mapping[str, Any]], fixed: bool = False) -> list[str
     epoch = next((event for event in reversed(events) if event["type"] == "epoch"), None)
     if epoch is not None and "valid_perplexity" in epoch["metrics"]:
         return _text_result(events, epoch)
+    ends = [event["summary"] for event in events if event["type"] == "finished"]
+    if fixed and ends and "multiply_adds" in ends[-1]:
+        return [trained_alone(ends[-1])]
     if epoch is not None and not fixed:
         found = epoch["collapse"]
         said.append(
@@ -163,6 +166,18 @@ def result(events: Sequence[Mapping[str, Any]], fixed: bool = False) -> list[str
         cells = "a random cell" if random.count == 1 else f"{random.count} random cells"
         said.append(f"For comparison, {cells} of the same space, trained the same way: {_spread(random)}.")
     return said
+
+
+def trained_alone(summary: Mapping[str, Any]) -> str:
+    """What one cell is worth that was trained from scratch, and what its network costs."""
+    on, images = ("test", "test images") if "test_accuracy" in summary else ("valid", "held-out training images")
+    right = percent(summary.get(f"{on}_accuracy", 0.0), 1)
+    return (
+        f"Trained from scratch, this cell's network names {right} of the {images} rightly. It has "
+        f"{summary['parameters']:,} parameters and makes {summary['multiply_adds']:,} multiply-adds per image "
+        f"(in convolutions and linear layers); one image took {summary['latency_ms']:.1f} ms on the machine that "
+        "trained it."
+    )
 
 
 def _text_result(events: Sequence[Mapping[str, Any]], epoch: Mapping[str, Any]) -> list[str]:

@@ -124,3 +124,14 @@ def test_a_run_on_text_ends_with_perplexities_and_the_floor() -> None:
     assert said[0] == "Perplexity on the validation text: 1.77. No model can be below 1.65 on this language."
     assert said[1].endswith("the derived cell reaches a perplexity of 1.70 on the test text.")
     assert said[2].endswith("reach a perplexity of 1.69 to 1.72 on the test text.")
+
+
+def test_a_training_says_what_its_network_is_worth_and_costs_and_nothing_of_a_search() -> None:
+    collapse = {"derived_skips": 2, "derived_edges": 8, "level": "healthy"}
+    summary = {"test_accuracy": 0.953, "parameters": 2642, "multiply_adds": 51_234, "latency_ms": 2.14}
+    told = [{"type": "epoch", "metrics": {}, "collapse": collapse}, {"type": "finished", "summary": summary}]
+    (said,) = result(told, fixed=True)
+    assert "95.3 % of the test images" in said and "2,642 parameters" in said and "51,234 multiply-adds" in said
+    del summary["test_accuracy"]
+    (said,) = result([told[0], {"type": "finished", "summary": {**summary, "valid_accuracy": 0.9}}], fixed=True)
+    assert "90.0 % of the held-out training images" in said

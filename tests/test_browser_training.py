@@ -48,5 +48,10 @@ def test_a_training_shows_its_curves_and_its_cell_and_nothing_that_only_a_search
     )
     assert all(points > 0 for chart in curves for _, points in chart), curves
     assert "DARTS_V2 trained from scratch on digits" in tab.inner_text("body")
+    worth = tab.locator(".db-alone").inner_text()
+    assert "of the test images" in worth and "multiply-adds per image" in worth and "parameters" in worth
+    assert "healthy" not in tab.inner_text("body"), "a given cell has not collapsed or kept from it"
+    beside = "document.querySelector('.db-main').contains(document.querySelector('.db-charts'))"
+    assert tab.evaluate(beside), "the curves stand beside the cell, not below it"
     assert "Train this cell" not in tab.inner_text("body")
     assert wrong == []
