@@ -32,6 +32,7 @@ from darts_core.view.svg import mix_svg
 
 PLOTLY = "application/vnd.plotly.v1+json"
 STATIC = "application/vnd.darts.static+json"  # what a page without a kernel shows of a panel; read by the rendered site
+ENDED = ("finished", "stopped", "failed", "interrupted", "corrupt")  # states that a run does not leave by itself
 ADAPTER = """
 function legend(cell, point) { // which colour is which operation
   const row = document.createElement("div");
@@ -271,7 +272,7 @@ class LiveRun(ipywidgets.VBox):
 
     @property
     def ended(self) -> bool:
-        return self.state in ("finished", "stopped", "failed", "interrupted", "corrupt") or bool(self.error)
+        return self.state in ENDED or bool(self.error)
 
     def picture(self) -> Picture:
         """How the board stands now, as a picture that stays."""
@@ -302,8 +303,17 @@ class LiveRun(ipywidgets.VBox):
                 self._show(reader, status)
                 if not self._body.children:
                     self._body.children = parts  # with their first step in them
+                if status.state in ENDED:
+                    self._show_anew()
+                self.state, self.step = status.state, status.step  # last: whoever waited finds everything drawn
             if self.ended:
                 return None
+
+    def _show_anew(self) -> None:
+        """At the end: a page that was too busy to load a chart in two seconds never heard of what changed in it."""
+        self.charts = {name: Chart(chart) for name, chart in self.charts.items()}
+        if self._body.children:
+            self._body.children = (*self.ribbons.values(), *self.charts.values())
 
     def _say_end(self, sentence: str) -> None:
         self.error = sentence
@@ -322,14 +332,12 @@ class LiveRun(ipywidgets.VBox):
         learning = "perplexity" if "train_perplexity" in reader.layout.metrics else "accuracy"
         for name in self._wanted or ("shares", learning):
             chart = Chart(figures.fill(templates[name], {}))
-            chart.update_layout(height=280, margin_t=36)
+            about = {"text": templates[name]["layout"]["meta"]["about"], "font": {"size": 11}}
+            chart.update_layout(height=300, margin_t=64, title_subtitle=about)
             self.charts[name] = chart
-        abouts = {name: ipywidgets.HTML(f"<i>{templates[name]['layout']['meta']['about']}</i>") for name in self.charts}
-        charts = [part for name, chart in self.charts.items() for part in (chart, abouts[name])]
-        return (*self.ribbons.values(), *charts)
+        return (*self.ribbons.values(), *self.charts.values())
 
     def _show(self, reader: RunReader, status: Any) -> None:
-        self.state, self.step = status.state, status.step
         total = f"/{status.total_steps}" if status.total_steps else ""
         self.chip.value = f"<b>{_plain(status.state)}</b> step {status.step}{total} {_plain(status.message or '')}"
         count = reader.step_count()

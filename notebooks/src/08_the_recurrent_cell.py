@@ -381,7 +381,7 @@ def by_position(length: int) -> np.ndarray:
     net.eval()
     with torch.no_grad():
         said, _ = net(rows[:-1], mix, torch.zeros(rows.shape[1], settings.units))
-    lost = F.cross_entropy(said.logits.flatten(0, 1), rows[1:].reshape(-1), reduction="none")
+        lost = F.cross_entropy(said.logits.flatten(0, 1), rows[1:].reshape(-1), reduction="none")
     return lost.view(length, -1).mean(1).exp().numpy()
 
 
