@@ -243,10 +243,11 @@ def test_a_lesson_prepares_the_live_page_and_starts_nothing(folder: Path, monkey
 
 def test_every_lesson_leads_to_settings_and_pages_that_exist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "SAMPLES", SAMPLES)
-    test = page("learn", part="lessons")
-    links = [link.proto for link in test.get("page_link")]
-    shelf = notebooks()[0]
-    assert len(links) >= 9 + len(shelf) and shelf, "each notebook has its page"
+    lessons, beside = (
+        [link.proto for link in page("learn", part=part).get("page_link")] for part in ("lessons", "notebooks")
+    )
+    assert len(lessons) >= 9 and len(beside) == len(notebooks()[0]), "each notebook has its page"
+    links = [*lessons, *beside]
     known = {run.name for run in runs.list_runs(SAMPLES)}
     for link in links:
         query = dict(part.split("=", 1) for part in link.query_string.split("&") if part)
