@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from darts_core import runs
 from darts_core.config import spare_cores
+from darts_core.derive import PERTURBATION
 from darts_core.errors import BadInput
 
 NICE = 5  # so that the page stays smooth while a search takes the cores
@@ -65,6 +66,7 @@ class Launch:
 
 
 _launches: dict[str, Launch] = {}
+_trials: dict[tuple[str, int], Launch] = {}  # (run, epoch) -> its derivation by perturbation
 _guard = threading.Lock()
 
 
@@ -124,6 +126,21 @@ def calibrate(config: Mapping[str, Any]) -> Launch:
     """Times a few steps of a search with this configuration in a process of its own, which prints what it found."""
     threads = int(config.get("threads") or spare_cores())
     return _spawn("calibration", ("cost", "--config-json", "-", "--json"), threads, json.dumps(dict(config)))
+
+
+def try_out(name: str, root: Path, epoch: int) -> Launch:
+    """Starts the derivation by perturbation at a checkpoint of `name`; one at a time for each."""
+    with _guard:
+        now = _trials.get((name, epoch))
+        if now is None or now.process.poll() is not None:
+            command = ("derive", name, "--rule", PERTURBATION, "--epoch", str(epoch), "--runs", str(root))
+            now = _trials[name, epoch] = _spawn(name, command, spare_cores())
+        return now
+
+
+def trying_out(name: str, epoch: int) -> Launch | None:
+    """That derivation, if it was started in this server process."""
+    return _trials.get((name, epoch))
 
 
 def pending(root: Path) -> str | None:

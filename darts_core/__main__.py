@@ -18,7 +18,7 @@ from darts_core import commands, io, method_commands, net_commands, own_space, t
 from darts_core.commands import assignments as _assignments
 from darts_core.commands import seed_numbers as _seed_numbers
 from darts_core.config import EVALUATE, PRESETS, SearchConfig, catalogue, preset_named, settings_of
-from darts_core.derive import RULES, THRESHOLD, derive_by, readings
+from darts_core.derive import PERTURBATION, RULES, THRESHOLD, derive_by, readings
 from darts_core.drive import branch as make_branch
 from darts_core.drive import drive, new_run, settings_in
 from darts_core.errors import BadInput
@@ -289,16 +289,32 @@ def derive(
     step: Annotated[
         int | None, typer.Option("--step", help="Derive from the mix after this step (default: the last).")
     ] = None,
-    rule: Annotated[str | None, typer.Option("--rule", help=f"How to cut: {', '.join(RULES)} (default: top2).")] = None,
+    rule: Annotated[
+        str | None, typer.Option("--rule", help=f"How to cut: {', '.join(RULES)}, {PERTURBATION} (default: top2).")
+    ] = None,
     threshold: Annotated[
         float, typer.Option("--threshold", help="For the rule threshold: the least weight that stays.")
     ] = THRESHOLD,
+    epoch: Annotated[
+        int | None,
+        typer.Option("--epoch", min=0, help=f"For {PERTURBATION}: at the end of so many epochs (default: last)."),
+    ] = None,
+    tune: Annotated[
+        int, typer.Option("--tune", min=0, max=10_000, help=f"For {PERTURBATION}: weight steps after each choice.")
+    ] = 5,
     runs: Runs = None,
     as_json: Json = False,
 ) -> None:
-    """The cell that a run gives, at its end or at any step, by the paper's rule or by another."""
+    """The cell that a run gives, at its end or at any step, by the paper's rule or by another.
+
+    The rule perturbation tries every operation out on the supernet of a checkpoint (DARTS-PT), which takes a while;
+    what it finds is kept beside the runs, and the Cells page shows it.
+    """
     reader = RunReader(runs_root(runs), run)
-    genotype = _genotype_of(reader, step) if rule is None else _cut(reader, step, rule, threshold)
+    if rule == PERTURBATION:
+        genotype = commands.tried_out(reader, epoch, tune, quiet=as_json)
+    else:
+        genotype = _genotype_of(reader, step) if rule is None else _cut(reader, step, rule, threshold)
     if as_json:
         print(json.dumps(genotype.to_json()))
     else:

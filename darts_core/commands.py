@@ -13,8 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from darts_core import own_space, tally, truth
 from darts_core.config import PRESETS, preset_named
 from darts_core.errors import BadInput
+from darts_core.genotype import Genotype
 from darts_core.reporting import console
-from darts_core.runs import check_name, runs_root
+from darts_core.runs import RunReader, check_name, derived, runs_root
 
 tiny = typer.Typer(help="Small spaces of which every cell is trained beforehand: the truth to hold a search against.")
 
@@ -22,6 +23,30 @@ tiny = typer.Typer(help="Small spaces of which every cell is trained beforehand:
 @tiny.callback()
 def about_tiny() -> None:
     """Small spaces of which every cell is trained beforehand: the truth to hold a search against."""
+
+
+def tried_out(reader: RunReader, epoch: int | None, tune: int, quiet: bool) -> Genotype:
+    """The rule perturbation on a run's checkpoint, with a line after each choice; kept beside the runs.
+
+    Raises:
+        BadInput: the run has no such checkpoint or no supernet, or the folder cannot be written.
+    """
+    from darts_core import trying
+
+    def say(made: int, total: int) -> None:
+        if not quiet:
+            console.print(f"{made} of {total} choices", markup=False)
+
+    found = trying.perturbed(reader, epoch, tune, say)
+    path = derived.write(reader, found)
+    if not quiet:
+        kept = sum(bool(decision.kept) for decision in found.decisions)
+        console.print(
+            f"after {found.epoch} epochs: {kept} operations were tried out in {found.seconds:.0f} s; the supernet's "
+            f"accuracy went from {100 * found.accuracy:.1f} to {100 * found.after:.1f} %; kept in {path.name}",
+            markup=False,
+        )
+    return found.genotype
 
 
 @tiny.command("build")

@@ -194,6 +194,7 @@ class Rule:
     make: Callable[[float], CellRule]  # the threshold, which only one rule looks at
 
 
+PERTURBATION = "perturbation"  # the rule that needs a supernet: `trying.py` carries it out
 THRESHOLD = 0.5
 RULES: Mapping[str, Rule] = {
     "top2": Rule(

@@ -57,7 +57,7 @@ TORCH = [
     {"evaluate", "evaluate_text"},
     {"model_file", "import_pt", "network_files", "language_file", "language_export"},
     {"drive"},
-    {"together"},
+    {"together", "trying"},
     {"contest"},
     {"commands", "method_commands"},
     {"selection"},

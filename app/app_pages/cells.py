@@ -11,11 +11,12 @@ import streamlit as st
 from app import choose, stream
 from app.lecture import reasons as reason_component
 from app.live import ending
+from app.trying import perturbation
 from app.words import escaped, in_words, percent
 from darts_core import runs
-from darts_core.config import SearchConfig
+from darts_core.config import EVALUATE, SearchConfig, catalogue
 from darts_core.cost import RULE, costs_of, image_of
-from darts_core.derive import RULES, SKIPS, THRESHOLD, derive_by, one_hot, readings
+from darts_core.derive import PERTURBATION, RULES, SKIPS, THRESHOLD, derive_by, one_hot, readings
 from darts_core.errors import BadInput
 from darts_core.export import EXPORTS, Format, export
 from darts_core.genotype import Genotype
@@ -174,6 +175,11 @@ def lab(run: Recorded, step: int) -> None:
             skips = sum(gene.op in SKIPS for gene in genes)
             st.text(f"{len(genes)} edges, {skips} of them skip. {against(reference, genotype, name)}")
             st.image(svg.genotype_svg(genotype), width="stretch", alt=in_words(genotype))
+    with columns[len(RULES) % 2].container(border=True):
+        reader = stream.feed(run.name).reader
+        ended = [event["epoch"] + 1 for event in run.events if event["type"] == "epoch" and event["step"] <= step]
+        searched = run.method != EVALUATE and not catalogue()["strategies"].get(run.method, {}).get("baseline", True)
+        perturbation(reader, max(ended, default=0), searched, lambda cell: against(reference, cell, PERTURBATION))
 
 
 def against(reference: Genotype, genotype: Genotype, name: str) -> str:
