@@ -169,7 +169,9 @@ def collapse_levels(space: SearchSpace) -> dict[str, Any] | None:
 def cost_tables(
     space: SearchSpace, info: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any] | None:
-    """What operations cost in the supernet ("mixture") and in a derived network; None where that is not counted."""
+    """What operations cost in the supernet ("mixture", a table per stage) and in a derived network ("derived", one
+    table); None where that is not counted.
+    """
     try:
         config = SearchConfig.from_dict(info["config"])
     except BadInput:  # of another version: the picture does not need it
@@ -177,8 +179,11 @@ def cost_tables(
     image = image_of(info["config"], events)
     if image is None:
         return None
-    forms = {"mixture": costs_of(space, config, image, True), "derived": costs_of(space, config, image, False)}
-    return {name: costs.to_json() for name, costs in forms.items() if costs is not None} or None
+    mixture = [costs_of(space, config, image, True, stage) for stage in range(config.stages_of_channels())]
+    found = {"mixture": mixture, "derived": [costs_of(space, config, image, False)]}
+    if not all(all(tables) for tables in found.values()):
+        return None
+    return {name: [costs.to_json() for costs in tables if costs] for name, tables in found.items()}
 
 
 def board_js() -> str:

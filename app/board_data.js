@@ -122,6 +122,9 @@ class Records {
   epoch(i) {
     return this.u16[i * this.words * 2 + 2];
   }
+  stage(i) {
+    return this.u16[i * this.words * 2 + 3];
+  }
   metric(name, i) {
     return this.f32[i * this.words + this.metricAt[name]];
   }
@@ -287,7 +290,10 @@ function costColumns(records, cells, costs) {
   const at = thin(records.count);
   const table = { step: at.map((i) => records.step(i)) };
   for (const name of ["mixture", "derived"]) {
-    const rows = at.map((i) => costOf(costs[name], cells, (kind) => records.tensor(`mix.${kind}`, i), name === "derived"));
+    const rows = at.map((i) => {
+      const tables = costs[name][Math.min(records.stage(i), costs[name].length - 1)]; // a method may change it by stage
+      return costOf(tables, cells, (kind) => records.tensor(`mix.${kind}`, i), name === "derived");
+    });
     table[`cost:${name}_params`] = rows.map(([params]) => params);
     table[`cost:${name}_macs`] = rows.map(([, macs]) => macs);
   }
@@ -295,7 +301,8 @@ function costColumns(records, cells, costs) {
 }
 
 /** [parameters, multiply-adds]: the fixed part, and of each operation as much as it weighs (`derived`: of those alone
-    that derivation keeps). A row that sums to more than one counts as one. */
+    that derivation keeps). A row that sums to more than one counts as one, and every row where weights of edges are
+    multiplied in. */
 function costOf(costs, cells, mixOf, derived) {
   let [params, macs] = costs.fixed;
   for (const kind of Object.keys(costs.params)) {
@@ -307,7 +314,7 @@ function costOf(costs, cells, mixOf, derived) {
       let whole = 0;
       for (let o = 0; o < n; o += 1) whole += mix[e * n + o];
       for (let o = 0; o < n; o += 1) {
-        const share = derived ? Number(kept[e] && best[e] === o) : mix[e * n + o] / Math.max(1, whole);
+        const share = derived ? Number(kept[e] && best[e] === o) : mix[e * n + o] / Math.max(costs.edges ? 1e-12 : 1, whole);
         params += share * costs.params[kind][e * n + o];
         macs += share * costs.macs[kind][e * n + o];
       }

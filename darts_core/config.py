@@ -349,6 +349,19 @@ class SearchConfig:
         own = known["strategies"].get(self.strategy, {})  # the training of a cell is no strategy
         return any(entry.get("edge_alphas", False) for entry in (own, *worn))
 
+    def partial_channels(self, stage: int = 0) -> int:
+        """One channel in so many goes through the operations of the supernet in a stage (PC-DARTS, DrNAS); 1: all."""
+        known = catalogue()
+        own = known["strategies"].get(self.strategy, {}).get("partial", [])
+        worn = [f"{part}.{name}" for part in self.part_names() for name in known["parts"][part]["partial"]]
+        if len(own) > 1:  # what a stage says goes before what is said of the whole search
+            return int(self.options[own[min(stage, len(own) - 1)]])
+        return int(self.options[[*own, *worn][-1]]) if own or worn else 1
+
+    def stages_of_channels(self) -> int:
+        """In how many stages `partial_channels` may differ."""
+        return max(1, len(catalogue()["strategies"].get(self.strategy, {}).get("partial", [])))
+
     def search_space(self) -> SearchSpace:
         if self.strategy == EVALUATE:
             return space_of(self.genotype())

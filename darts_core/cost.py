@@ -56,11 +56,16 @@ class Count(NamedTuple):
 
 @dataclass(frozen=True)
 class Costs:
-    """A network in parts: what is there in any case, and each operation on each edge, over all cells of a kind."""
+    """A network in parts: what is there in any case, and each operation on each edge, over all cells of a kind.
+
+    `edges`: the rows of a mix have weights of their edges multiplied in (PC-DARTS), which say nothing of what an edge
+    costs: every row counts as one then.
+    """
 
     fixed: Count
     params: Mapping[str, np.ndarray]  # kind -> (edges, ops), 0 where not legal
     macs: Mapping[str, np.ndarray]
+    edges: bool = False
 
     def of(self, mixes: Mixes) -> Count:
         """The fixed part, and of each operation as much as it weighs; a row that sums to more than one counts as one.
@@ -68,10 +73,11 @@ class Costs:
         Under a one-hot mix this is the count of that cell's network; otherwise the expected count of a cell whose
         operations are drawn by their weights.
         """
+        least = 1e-12 if self.edges else 1.0
         found = self.fixed
         for kind in self.params:
             mix = np.asarray(mixes[kind], dtype=float)
-            share = mix / np.maximum(1.0, mix.sum(-1, keepdims=True))
+            share = mix / np.maximum(least, mix.sum(-1, keepdims=True))
             count = Count(float((share * self.params[kind]).sum()), float((share * self.macs[kind]).sum()))
             found = found.plus(count)
         return found
@@ -84,7 +90,8 @@ class Costs:
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, tables row by row."""
         flat = lambda tables: {kind: table.reshape(-1).tolist() for kind, table in tables.items()}  # noqa: E731
-        return {"fixed": list(self.fixed), "params": flat(self.params), "macs": flat(self.macs)}
+        tables = {"params": flat(self.params), "macs": flat(self.macs)}
+        return {"fixed": list(self.fixed), **tables, "edges": self.edges}
 
 
 def image_of(config: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()) -> Image | None:
@@ -102,16 +109,15 @@ def image_of(config: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()
     return None
 
 
-def costs_of(space: SearchSpace, config: SearchConfig, image: Image, search: bool, partial: int = 1) -> Costs | None:
-    """The parts of the supernet (`search`) or of a derived network with these settings.
-
-    Args:
-        partial: operations of the supernet see one part in so many of the channels (PC-DARTS).
+def costs_of(space: SearchSpace, config: SearchConfig, image: Image, search: bool, stage: int = 0) -> Costs | None:
+    """The parts of the supernet (`search`) or of a derived network with these settings. Operations of a supernet may
+    see a share of the channels only (PC-DARTS), another one in each stage (DrNAS).
 
     Returns: None for a space whose cells are not counted here (one input, other operations).
     """
     if not all(cell.inputs == 2 and set(cell.ops) <= COUNTED for cell in space.cells.values()):
         return None
+    partial = config.partial_channels(stage) if search else 1
     outputs = {kind: len(cell.output) for kind, cell in space.cells.items()}
     width = config.stem_multiplier * config.channels
     size = (_strided(image.height, config.stem_stride), _strided(image.width, config.stem_stride))
@@ -128,12 +134,12 @@ def costs_of(space: SearchSpace, config: SearchConfig, image: Image, search: boo
             shrinks = place.reduces and source < cell.inputs
             for o, op in enumerate(cell.ops):
                 if cell.legal[e][o]:
-                    count = operation(op, c // (partial if search else 1), size if shrinks else half, shrinks, search)
+                    count = operation(op, c // partial, size if shrinks else half, shrinks, search)
                     params[place.kind][e, o] += count.params
                     macs[place.kind][e, o] += count.macs
         size, last = half, c * outputs[place.kind]
     linear = Count((last + 1) * image.classes, last * image.classes)
-    return Costs(fixed.plus(linear), params, macs)
+    return Costs(fixed.plus(linear), params, macs, search and config.edge_alphas())
 
 
 def operation(op: str, c: int, size: tuple[int, int], shrinks: bool, search: bool) -> Count:

@@ -39,7 +39,7 @@ from darts_core.methods.snas import snas
 from darts_core.search.bilevel import bilevel
 from darts_core.search.host import Host, Snapshot, Strategy, Waits
 from darts_core.search.method import Method
-from darts_core.search.option import options
+from darts_core.search.option import options, partial_options
 from darts_core.search.parts import PARTS, method_from
 from darts_core.space import space_named
 from darts_core.training import training, training_strategy
@@ -110,13 +110,19 @@ def catalogue() -> dict[str, Any]:
             "baseline": entry.baseline,
             "plain": not entry.baseline and _plain(entry.factory()),
             "edge_alphas": _has_edge_alphas(entry.factory),
+            "partial": partial_options(entry.factory),
             "card": _card(entry.factory),
             "options": _options(entry),
         }
         for name, entry in STRATEGIES.items()
     }
     parts = {
-        name: {"doc": _sentence(part), "edge_alphas": _has_edge_alphas(part, Method()), "options": options(part)}
+        name: {
+            "doc": _sentence(part),
+            "edge_alphas": _has_edge_alphas(part, Method()),
+            "partial": partial_options(part),
+            "options": options(part),
+        }
         for name, part in PARTS.items()
     }
     datasets = {name: {"kind": "images", "doc": source.doc} for name, source in DATASETS.items()}

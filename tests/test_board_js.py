@@ -227,7 +227,7 @@ def test_the_cost_of_mixture_and_derived_cell_is_what_python_counts(still: tuple
     assert image is not None
     forms = [cost.costs_of(stage.space, settings, image, search) for search in (True, False)]
     assert forms[0] is not None and forms[1] is not None
-    expected = tables.costs(stage.steps, stage.space, forms[0], forms[1])
+    expected = tables.costs(stage.steps, stage.space, [forms[0]], forms[1])
     drawn(page)
     for name in ("parameters", "macs"):
         page.locator(f"[data-chart={name}] .js-plotly-plot").wait_for(timeout=20_000)

@@ -14,6 +14,7 @@ from darts_core.data.sources import DATASETS
 from darts_core.mix import Mix
 from darts_core.nets.fixed import Network, parameters
 from darts_core.nets.mixed import Supernet
+from darts_core.strategies import method_of
 
 
 def measured(net: nn.Module, *inputs: object) -> cost.Count:
@@ -115,3 +116,47 @@ def test_images_of_your_own_are_read_off_what_the_run_said() -> None:
 def test_cells_that_are_not_counted_are_said_to_be_so() -> None:
     settings = SearchConfig.from_dict({"space": "nasbench201"})
     assert cost.costs_of(settings.search_space(), settings, cost.KNOWN["digits"], search=True) is None
+
+
+def test_partial_channels_make_a_quarter_of_the_channels_cost_worked_out_by_hand() -> None:
+    """One cell of 8 channels with two nodes, five edges, skip or sep_conv_3x3, on one-channel images of 8x8; K = 4.
+
+    An operation sees 2 channels: sep_conv_3x3 has twice 2 * 9 + 2 * 2 weights, 44 parameters, and skip none. Half and
+    half on five edges: 110. Around it: stem 72 + 16 of its batch norm, two 1x1 convolutions of 8 to 8 (128), and
+    16 to 10 classes (170). Multiply-adds: 64 places times (72 + 128 + 110), and 160.
+    """
+    shape = {
+        "space": "s2", "nodes": 2, "cells": 1, "reductions": "none", "channels": 8, "stem_multiplier": 1,
+        "dataset": "digits",
+    }  # fmt: skip
+    image = cost.KNOWN["digits"]
+    for strategy, operations in (("pc-darts", 110), ("darts", 5 * (2 * (8 * 9 + 8 * 8)) / 2)):
+        settings = SearchConfig.from_dict({**shape, "strategy": strategy})
+        space = settings.search_space()
+        counts = cost.costs_of(space, settings, image, search=True)
+        assert counts is not None
+        half = {"normal": np.full((5, 2), 0.5)}
+        assert counts.of(half) == (72 + 16 + 128 + 170 + operations, 64 * (72 + 128 + operations) + 160)
+    settings = SearchConfig.from_dict({**shape, "strategy": "pc-darts"})
+    counts = cost.costs_of(space, settings, image, search=True)
+    assert counts is not None
+    weights = np.array([0.3, 0.7, 0.2, 0.1, 0.7])[:, None]  # of the edges, softmaxes over each node's
+    weighed = {"normal": weights * half["normal"]}
+    assert counts.of(weighed) == pytest.approx(counts.of(half)), "an edge costs as much at any weight"
+    network = cost.costs_of(space, settings, image, search=False)
+    assert network is not None and network.params["normal"].max() == 2 * (72 + 64 + 16), "the derived one sees them all"
+    every = Mix({"normal": torch.ones(5, 2)}, {"normal": torch.ones(5)})
+    layout = {"channels": 8, "cells": 1, "reductions": (), "stem_multiplier": 1, "partial_channels": 4}
+    assert counts.whole() == measured(Supernet(space, 1, 10, **layout), torch.zeros(1, 1, 8, 8), every)
+
+
+def test_the_share_of_channels_follows_the_method_its_parts_and_its_stages() -> None:
+    assert SearchConfig.from_dict({}).partial_channels() == 1
+    assert SearchConfig.from_dict({"strategy": "pc-darts", "share": 2}).partial_channels() == 2
+    worn = SearchConfig.from_dict({"parts": "partial-channels", "partial-channels.share": 8})
+    assert worn.partial_channels() == 8
+    staged = SearchConfig.from_dict({"strategy": "dr-nas", "first": 4, "second": 2})
+    assert [staged.partial_channels(stage) for stage in range(3)] == [4, 2, 2] and staged.stages_of_channels() == 2
+    for settings, stages in ((worn, 1), (staged, 2), (SearchConfig.from_dict({"strategy": "pc-darts"}), 1)):
+        for stage in range(stages):
+            assert method_of(settings).net_of(stage)["partial_channels"] == settings.partial_channels(stage)

@@ -17,7 +17,7 @@ from darts_core.card import Card
 from darts_core.chance import reseed
 from darts_core.mix import Alphas, Mix
 from darts_core.search.method import Method, Moment, Stage, Trained, near_zero, softmax_rows, strongest_columns, without
-from darts_core.search.option import Fixed, Range
+from darts_core.search.option import Fixed, Partial, Range
 from darts_core.search.parts import warm_up, worn
 from darts_core.space import SearchSpace
 
@@ -38,8 +38,8 @@ CARD = Card(
 
 
 def drnas(
-    first: Annotated[int, Range(1, 16), "One in this many channels goes through the operations at first.", Fixed] = 4,
-    second: Annotated[int, Range(1, 16), "The same in the second stage.", Fixed] = 2,
+    first: Annotated[int, Range(1, 16), "One in this many channels sees operations at first.", Fixed, Partial] = 4,
+    second: Annotated[int, Range(1, 16), "The same in the second stage.", Fixed, Partial] = 2,
     rest: Annotated[float, Range(0, 1), "Share of each stage before the alphas move."] = 0.4,
 ) -> Method:
     """Dirichlet relaxation in two stages of partial channels."""

@@ -10,7 +10,7 @@ from typing import Annotated
 from darts_core.card import Card
 from darts_core.search.hypergrad import HYPERGRADS, Order
 from darts_core.search.method import Method
-from darts_core.search.option import Fixed, Range
+from darts_core.search.option import Fixed, Partial, Range
 from darts_core.search.parts import edge_norm, partial_channels, warm_up, worn
 
 CARD = Card(
@@ -29,7 +29,7 @@ CARD = Card(
 
 def pcdarts(
     order: Order = "1",
-    share: Annotated[int, Range(1, 16), "K: one in this many channels goes through the operations.", Fixed] = 4,
+    share: Annotated[int, Range(1, 16), "K: one in this many channels goes through operations.", Fixed, Partial] = 4,
     rest: Annotated[float, Range(0, 1), "Share of the epochs before the alphas begin to move."] = 0.3,
 ) -> Method:
     """Partial channels, edge normalisation and a warm-up of the weights."""

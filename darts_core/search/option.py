@@ -23,11 +23,23 @@ class Fixed:
     """Marks an option that decides the form of the net or of the alphas: it cannot change while a search runs."""
 
 
+class Partial:
+    """Marks an option that says of how many channels one goes through the operations of the supernet: in every stage,
+    or, where several options are marked, in one stage each.
+    """
+
+
 class Choice(tuple[str, ...]):
     """The words that an option may take."""
 
     def __new__(cls, *words: str) -> Choice:
         return super().__new__(cls, words)
+
+
+def partial_options(factory: Callable[..., Any]) -> list[str]:
+    """The options of `factory` that are marked `Partial`, in their order."""
+    hints = typing.get_type_hints(factory, include_extras=True)
+    return [name for name in inspect.signature(factory).parameters if Partial in typing.get_args(hints.get(name))]
 
 
 def options(factory: Callable[..., Any]) -> list[dict[str, Any]]:

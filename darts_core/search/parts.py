@@ -19,7 +19,7 @@ from darts_core.config import SearchConfig
 from darts_core.genotype import Genotype
 from darts_core.mix import EDGE, Alphas, Mix
 from darts_core.search.method import Course, Method, Moment, Penalty, Stop, Verdict
-from darts_core.search.option import Choice, Fixed, Range
+from darts_core.search.option import Choice, Fixed, Partial, Range
 from darts_core.space import SearchSpace
 
 Part = Callable[[Method], Method]
@@ -85,7 +85,7 @@ def sigmoid() -> Part:
 
 
 def partial_channels(
-    share: Annotated[int, Range(1, 16), "One in this many channels goes through the operations.", Fixed] = 4,
+    share: Annotated[int, Range(1, 16), "One in this many channels goes through the operations.", Fixed, Partial] = 4,
 ) -> Part:
     """Operations see a share of the channels, the others pass by (PC-DARTS, Xu et al. 2020, equation 1)."""
     return lambda method: replace(method, net={**method.net, "partial_channels": share})

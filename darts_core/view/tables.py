@@ -85,18 +85,22 @@ def columns(
     return table | probes(events)
 
 
-def costs(steps: np.ndarray, space: SearchSpace, mixture: Costs, network: Costs, most: int = POINTS) -> dict[str, Any]:
+def costs(
+    steps: np.ndarray, space: SearchSpace, mixture: Sequence[Costs], network: Costs, most: int = POINTS
+) -> dict[str, Any]:
     """Columns of `figures.cost_templates`: the mixture's expected cost and that of the cell derived from it.
 
     Args:
-        mixture: counts of the supernet's form.     network: counts of the derived network's form.
+        mixture: counts of the supernet's form, one for each stage (the last one counts for all after it).
+        network: counts of the derived network's form.
     """
     at = thin(len(steps), most)
     table: dict[str, Any] = {"step": steps["step"][at]}
     found = []
     for i in at:
         mixes = mixes_at(steps, i, space)
-        found.append((mixture.of(mixes), derived_cost(network, space, mixes)))
+        form = mixture[min(int(steps["stage"][i]), len(mixture) - 1)]
+        found.append((form.of(mixes), derived_cost(network, space, mixes)))
     for column, name in enumerate(("mixture", "derived")):
         for what in ("params", "macs"):
             table[f"cost:{name}_{what}"] = np.array([getattr(pair[column], what) for pair in found])
