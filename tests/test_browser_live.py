@@ -313,8 +313,13 @@ def test_steering_is_acknowledged_with_a_step_and_marked_on_every_chart(browser:
         edited = page.get_by_text(re.compile(r"\bedited$")).filter(visible=True)
         expect(edited.first).to_be_visible(timeout=6000)
         page.keyboard.press("Escape")
-        for chart in ("shares", "loss", "accuracy"):
+        charts = page.locator(f"{BOARD} [data-chart]:has(.js-plotly-plot)").evaluate_all(
+            "all => all.filter(card => !card.hidden).map(card => card.dataset.chart)"
+        )
+        assert {"edge", "shares", "loss", "accuracy", "entropy", "eigenvalue", "parameters", "macs"} <= set(charts)
+        for chart in charts:
             plot = page.locator(f"{BOARD} [data-chart={chart}] .js-plotly-plot")
+            plot.scroll_into_view_if_needed()
             until(
                 lambda plot=plot: any(mark.get("x0") == step for mark in shapes(plot)),
                 5,
@@ -706,6 +711,8 @@ def test_a_real_search_is_paused_steered_stopped_and_its_kill_is_survived(browse
         resume.click()
         step = newest(page)
         wait_for_step(page, step + 10, 40 * patience())
+        recorded = runs.RunReader(own.runs, "digits-darts-001").steps()["step"].tolist()
+        assert recorded == list(range(1, len(recorded) + 1)), "it went on at the next step: no gap, no double"
         page.get_by_role("button", name="Stop").first.click()
         page.get_by_role("button", name="Stop it").click()
         expect(page.get_by_test_id("stMain").get_by_text("stopped", exact=True).first).to_be_visible(timeout=30_000)
