@@ -17,7 +17,7 @@ from darts_core.derive import skip_of
 from darts_core.legal import derivable, edge_name
 from darts_core.space import SearchSpace
 
-MOST_SKIPS = 2  # of a normal cell: the M of P-DARTS (Chen et al. 2019, section 3.3)
+MOST_SKIPS = 2  # of a normal cell: the M of P-DARTS (Chen et al. 2019)
 SKIP_DROPOUT = 0.5
 
 # Skips among the 6 derived edges of searches on digits with 40 % label noise (space S2, 3 nodes, 40 epochs), the method

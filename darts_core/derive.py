@@ -130,7 +130,7 @@ def with_none(cell: CellSpec, at: Reading) -> CellGenes:
 def edge_normalised(cell: CellSpec, at: Reading) -> CellGenes:
     """Edges compete too: an operation weighs softmax over the node's incoming edges, times its weight on its edge.
 
-    Source: PC-DARTS (Xu et al. 2020, equations 2 and 3), with the edge logits beta that it learns. A search without
+    Source: PC-DARTS (Xu et al. 2020), with the edge logits beta that it learns. A search without
     them gets beta = logsumexp of the edge's alphas; the product is then one softmax over all that enters the node.
     """
     mix, legal = _checked(cell, at.mix), cell.legal_array()
@@ -158,7 +158,7 @@ def edge_normalised(cell: CellSpec, at: Reading) -> CellGenes:
 def above(threshold: float) -> CellRule:
     """Every operation but `none` that weighs at least `threshold` stays, however many that are, on however many edges.
 
-    Source: FairDARTS (Chu et al. 2020, section 4.2), whose weights are sigmoids and whose threshold is 0.85. Weights of
+    Source: FairDARTS (Chu et al. 2020), whose weights are sigmoids and whose threshold is 0.85. Weights of
     a softmax sum to one: from 0.5 on, at most one operation of an edge can stay.
     """
 
@@ -212,13 +212,13 @@ RULES: Mapping[str, Rule] = {
     "edge_normalised": Rule(
         "Edge-normalised",
         "The edges of a node compete too: one softmax over everything that enters it.",
-        "PC-DARTS, equations 2 and 3",
+        "PC-DARTS",
         lambda _: edge_normalised,
     ),
     "threshold": Rule(
         "Threshold",
         "Every operation that weighs at least the threshold, on any number of edges.",
-        "FairDARTS, section 4.2",
+        "FairDARTS",
         above,
     ),
 }

@@ -1,6 +1,6 @@
 """What each operation costs where it stands in the network: multiply-adds, or seconds measured on this machine.
 
-ProxylessNAS (Cai, Zhu, Han 2019, section 3.2) adds the expected latency of the sampled network to the loss, from a
+ProxylessNAS (Cai, Zhu, Han 2019) adds the expected latency of the sampled network to the loss, from a
 table of measured blocks. `python -m darts_core latency` measures here: every operation as a derived network holds it,
 one image at a time, in evaluation mode; the median of many runs. The table lies in the cache folder and says where and
 how it was made; another machine makes its own.

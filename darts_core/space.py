@@ -2,7 +2,7 @@
 
 Plain data without torch, so that the run folder, the app and the notebooks can hold a space without a network.
 Sources: DARTS (Liu et al. 2019, section 2.1); sharpDARTS (Hundt et al. 2019, and its code); S1 to S4 of RobustDARTS
-(Zela et al. 2020, section 3); NAS-Bench-201 (Dong and Yang 2020, section 2.1).
+(Zela et al. 2020); NAS-Bench-201 (Dong and Yang 2020).
 """
 
 from __future__ import annotations

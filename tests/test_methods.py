@@ -16,7 +16,7 @@ from darts_core.methods.drnas import dirichlet, widened
 from darts_core.methods.fairdarts import fairdarts
 from darts_core.methods.gdas import gdas
 from darts_core.methods.maxw import maxw
-from darts_core.methods.pdarts import at_most, fewer
+from darts_core.methods.pdarts import at_most, fewer, pdarts
 from darts_core.methods.robustdarts import robustdarts
 from darts_core.methods.snas import snas
 from darts_core.mix import EDGE, Alphas, Mix
@@ -25,7 +25,8 @@ from darts_core.nets.kernels import Kernels, build
 from darts_core.nets.mixed import Supernet, shuffled
 from darts_core.search import parts
 from darts_core.search.bilevel import Host, Search, Snapshot
-from darts_core.search.method import Course, Method, Moment, Trained, softmax_rows
+from darts_core.search.hypergrad import clipped_at
+from darts_core.search.method import Course, Hyper, Loss, Method, Moment, Objective, Trained, softmax_rows
 from darts_core.space import SearchSpace, conv_cell, space_named
 from darts_core.strategies import STRATEGIES
 
@@ -272,6 +273,25 @@ def test_the_auxiliary_skip_fades_as_in_the_code(fall: str, values: list[float])
 def test_skip_dropout_of_pdarts_over_a_stage_of_25_epochs() -> None:
     rates = [0.4 * parts.skip_dropout_share(e, 25) for e in (0, 9, 10, 15)]
     assert rates == pytest.approx([0.4 * 24 / 25, 0.4 * 15 / 25, 0.4, 0.4 * math.exp(-1)])
+
+
+def test_skip_dropout_of_pdarts_begins_higher_in_each_stage_as_the_authors_command() -> None:
+    """0.1, 0.4, 0.7 at the start of the three stages, times (25 - 0 - 1) / 25 in the first epoch of each."""
+    method = pdarts(skip_dropout=0.1, more_dropout=0.3)
+    drawn, rates = method.init(space_named("tiny"), torch.Generator()), []
+    for stage in range(3):
+        now = at(epoch=25 * stage, epochs=75, stage=stage, stage_epochs=25)
+        rates.append(method.relax(drawn, now).dropout[SKIP])
+    assert rates == pytest.approx([0.1 * 0.96, 0.4 * 0.96, 0.7 * 0.96])
+
+
+def test_the_alphas_gradient_of_pdarts_is_clipped_search_by_search() -> None:
+    """Two searches of two tensors each: norms 10 and 5 under a limit of 5; the first is halved, the second stays."""
+    grads = [torch.tensor([6.0]), torch.tensor([8.0]), torch.tensor([3.0]), torch.tensor([4.0])]
+    loss = Loss(torch.zeros(()), None, {})
+    objective = Objective(lambda w, a: loss, lambda w, a: loss, lambda w, g: w, {}, Alphas({}, {}), 0.1, searches=2)
+    found = clipped_at(5.0, lambda given: Hyper(grads, loss))(objective)
+    assert [float(g) for g in found.grads] == pytest.approx([3.0, 4.0, 3.0, 4.0], rel=1e-5) and found.loss is loss
 
 
 def test_stages_of_pdarts_keep_8_then_5_then_3_operations_and_none_goes_first_in_the_last() -> None:

@@ -192,7 +192,7 @@ def logits_of(output: Any) -> Tensor:
 class Shared:
     """One supernet whose every step trains a cell drawn at random; later it scores cells with these shared weights.
 
-    Random search with weight sharing (Li and Talwalkar 2019, section 3.2); evolution and REINFORCE use the same
+    Random search with weight sharing (Li and Talwalkar 2019); evolution and REINFORCE use the same
     weights. The first `share` of all steps train, each later step scores one cell. A score needs a forward pass only,
     but is counted as a step.
     """

@@ -36,7 +36,7 @@ def darts(
     skip_dropout: Annotated[
         float,
         Range(0, 0.95),
-        "Share of samples whose skip connections are dropped in weight steps (P-DARTS, section 3.3).",
+        "Share of samples whose skip connections are dropped in weight steps (an idea of P-DARTS).",
     ] = 0.0,
 ) -> Method:
     """First order, second order as published (equation 8), or exact second order."""

@@ -1,6 +1,6 @@
 """DARTS-PT (Wang et al. 2021): the cell is chosen by trying: what the supernet misses most stays.
 
-Edge by edge, each operation is taken out in turn and the supernet measured; the one it misses most stays (section 4).
+Edge by edge, each operation is taken out in turn and the supernet measured; the one it misses most stays.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CARD = Card(
     "on a random undecided edge keep argmin_k accuracy(supernet without o_k); between choices the supernet is tuned",
     "The weight of an operation need not say what it is worth to the supernet. After the search, edges are decided one "
     "by one by measuring the supernet without each operation; then nodes lose the edges it misses least.",
-    "Wang et al.: Rethinking Architecture Selection in Differentiable NAS, ICLR 2021, section 4; ruocwang/darts-pt",
+    "Wang et al.: Rethinking Architecture Selection in Differentiable NAS, ICLR 2021; ruocwang/darts-pt",
     (
         "The projection fills the last part of the same search, so the weights' cosine goes on; the original starts "
         "another one at a tenth of the rate over 81 epochs after 50.",

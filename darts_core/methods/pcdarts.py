@@ -1,6 +1,6 @@
 """PC-DARTS (Xu et al. 2020): operations see a share of the channels, and edges compete by weights of their own.
 
-Equation 1 (partial channels), 2 (edge normalisation), 3 (derivation by the product); alphas rest for 15 of 50 epochs.
+Partial channels, edge normalisation, derivation by the product of both weights; alphas rest for 15 of 50 epochs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CARD = Card(
     "node_j = sum_i softmax_i(beta_ij) edge_ij;  derive from softmax(alpha) softmax(beta)",
     "Only C/K channels go through the operations, the others pass by, so operations without weights gain less; edges "
     "have logits of their own. Memory and time fall with K.",
-    "Xu et al.: PC-DARTS, ICLR 2020, equations 1 to 3; yuhuixu1993/PC-DARTS",
+    "Xu et al.: PC-DARTS, ICLR 2020; yuhuixu1993/PC-DARTS",
     (
         "At odd image sizes the channels that pass by keep their last row and column; the original cannot join them.",
         "No compiled kernel has partial channels: the search runs on the fast supernet, and says so.",

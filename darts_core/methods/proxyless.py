@@ -21,7 +21,7 @@ CARD = Card(
     "y = sum_k g_k o_k(x), g one-hot;  dL/dalpha_i = sum_j dL/dg_j q_j (delta_ij - q_i), q the softmax of two alphas;  "
     "loss + price * (E[cost] - ref) / ref",
     "Only sampled paths run: one in a weight step, two in an architecture step, where the pair shares its probability.",
-    "Cai, Zhu, Han: ProxylessNAS, ICLR 2019, sections 3.1 to 3.3; mit-han-lab/proxylessnas",
+    "Cai, Zhu, Han: ProxylessNAS, ICLR 2019; mit-han-lab/proxylessnas",
     (
         "The search space of the paper is `mbconv`; the method runs on every space.",
         "The published search uses Adam with betas (0, 0.999) and no decay for the alphas, and smooths labels in "

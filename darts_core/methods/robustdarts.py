@@ -19,7 +19,7 @@ CARD = Card(
     "stop at epoch e when mean(lambda, 5 values)(e) / mean(lambda, 5 values)(4 evaluations earlier) > 1.3",
     "The search is DARTS; when the smoothed dominant eigenvalue of the Hessian of L_val over alpha grows too fast, it "
     "stops with the earlier cell (DARTS-ES), or goes back and regularises more (DARTS-ADA).",
-    "Zela et al.: Understanding and Robustifying DARTS, ICLR 2020, section 4.3; automl/RobustDARTS",
+    "Zela et al.: Understanding and Robustifying DARTS, ICLR 2020; automl/RobustDARTS",
     (
         "Ratio and look-back are the code's (1.3, 8 epochs); the paper says 1/0.75 and 5 epochs.",
         "Drop path grows as rate * epoch / (epochs - 1), on edges, as in the code.",

@@ -1,4 +1,4 @@
-"""Networks whose cells have one input: the form of NAS-Bench-201 (Dong and Yang 2020, section 2.1).
+"""Networks whose cells have one input: the form of NAS-Bench-201 (Dong and Yang 2020).
 
 A stem, then cells of equal form at full width; a node is the sum of its edges, the last node is the cell's output.
 Images are halved by fixed residual blocks between the cells, never inside one. The benchmark's own networks have 15

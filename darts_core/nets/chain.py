@@ -1,4 +1,4 @@
-"""Chains of inverted residual blocks: the space of ProxylessNAS (Cai, Zhu, Han 2019, section 4.1).
+"""Chains of inverted residual blocks: the space of ProxylessNAS (Cai, Zhu, Han 2019).
 
 Each edge of the chain is a block of its own: an MBConv with kernel 3, 5 or 7 and expansion 3 or 6, or nothing at all
 where the block would keep size and width. The shortcut around such a block belongs to each operation here, so that
@@ -29,7 +29,7 @@ HEAD = 4  # the last 1x1 convolution widens the last block by this (ImageNet: 32
 
 class InvertedResidual(nn.Module):
     """1x1 to `expansion` times the channels, depthwise k x k, 1x1 to `c_out`: a norm after each, ReLU6 after the first
-    two; the input is added where it has the output's shape (MobileNetV2, Sandler et al. 2018, section 3.4).
+    two; the input is added where it has the output's shape (MobileNetV2, Sandler et al. 2018).
     """
 
     def __init__(self, c_in: int, c_out: int, kernel: int, expansion: int, stride: int, search: bool) -> None:

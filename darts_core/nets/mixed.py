@@ -27,7 +27,7 @@ class MixedOperation(nn.Module):
     """All candidate operations of one edge, weighted by one row of the mix (equation 2).
 
     With `partial` = k they see the first C/k channels only; the others pass by, max-pooled where the image shrinks, and
-    the channels are shuffled so that the next cell's share is another one (PC-DARTS, Xu et al. 2020, section 3.1).
+    the channels are shuffled so that the next cell's share is another one (PC-DARTS, Xu et al. 2020).
     """
 
     def __init__(self, cell: CellSpec, edge: int, channels: int, stride: int, partial: int = 1) -> None:

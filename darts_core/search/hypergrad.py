@@ -32,6 +32,18 @@ Order = Annotated[
 RADIUS = 0.01  # of the finite difference, over the norm of v: the authors' constant
 
 
+def clipped_at(largest: float, hypergrad: Hypergrad) -> Hypergrad:
+    """A hypergradient whose joint L2 norm over all alphas is at most `largest`; each search has a norm of its own."""
+
+    def clipping(objective: Objective) -> Hyper:
+        grads, loss = hypergrad(objective)
+        each = len(grads) // objective.searches
+        parts = [_clipped(grads[n : n + each], largest) for n in range(0, len(grads), each)]
+        return Hyper([g for part in parts for g in part], loss)
+
+    return clipping
+
+
 def unrolled(objective: Objective) -> Hyper:
     """Exact: the second term of equation 7 by differentiating <grad_w L_train(w, alpha), v> once more."""
     alphas = objective.alphas.leaves()

@@ -87,12 +87,12 @@ def sigmoid() -> Part:
 def partial_channels(
     share: Annotated[int, Range(1, 16), "One in this many channels goes through the operations.", Fixed, Partial] = 4,
 ) -> Part:
-    """Operations see a share of the channels, the others pass by (PC-DARTS, Xu et al. 2020, equation 1)."""
+    """Operations see a share of the channels, the others pass by (PC-DARTS, Xu et al. 2020)."""
     return lambda method: replace(method, net={**method.net, "partial_channels": share})
 
 
 def edge_norm() -> Part:
-    """Edges get weights of their own, a softmax over the edges into a node (PC-DARTS, Xu et al. 2020, equation 2)."""
+    """Edges get weights of their own, a softmax over the edges into a node (PC-DARTS, Xu et al. 2020)."""
 
     def wear(method: Method) -> Method:
         def init(space: SearchSpace, generator: torch.Generator) -> Alphas:
@@ -217,15 +217,17 @@ def drop_path(
 
 def skip_dropout(
     rate: Annotated[float, Range(0, 0.95), "Dropout behind skip connections at the start of each stage."] = 0.4,
+    more: Annotated[float, Range(0, 0.5), "Added to it with each later stage."] = 0.0,
 ) -> Part:
-    """Dropout behind skip connections that dies away (P-DARTS, Chen et al. 2019, section 3.3).
+    """Dropout behind skip connections that dies away (P-DARTS, Chen et al. 2019).
 
     Over a stage of n epochs, with w = 2n/5: rate * (n - e - 1) / n before w, rate * exp(-5 (e - w) / n) from there; at
     the original's n = 25 these are its numbers.
     """
 
     def change(mix: Mix, moment: Moment) -> Mix:
-        now = rate * skip_dropout_share(moment.stage_epoch, moment.stage_epochs)
+        top = min(0.95, rate + more * moment.stage)
+        now = top * skip_dropout_share(moment.stage_epoch, moment.stage_epochs)
         return mix if moment.phase == "read" or not now else mix._replace(dropout={**mix.dropout, "skip_connect": now})
 
     return remixed(change)
