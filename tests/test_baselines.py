@@ -156,6 +156,13 @@ def test_orders_are_acknowledged_once_where_they_take_effect(name: str, score: s
     assert not refused
 
 
+@EACH
+@WAYS
+def test_one_epoch_and_a_batch_of_one_work(name: str, score: str) -> None:
+    few = {"batch": 1, "arch_batch": 1, "train_portion": 0.1} if score != "table" else {}
+    assert isinstance(list(events(settings(name, score, epochs=1, **few)))[-1], Result)
+
+
 def test_a_banned_operation_is_proposed_no_more() -> None:
     chosen = settings("random", "table", epochs=30)
     edge = space_named("nb3").cells["normal"].edges.index((0, 3))
