@@ -157,7 +157,7 @@ def recurrent_cell(nodes: int, ops: Sequence[str] = RNN_OPS) -> CellSpec:
 
 
 def chain_cell(blocks: int, ops: Sequence[str], reductions: Collection[int]) -> CellSpec:
-    """A chain: block i is the one edge from state i to state i + 1. A block that changes the shape cannot be left out."""
+    """A chain: block i is the edge from state i to state i + 1. One that changes the shape cannot be left out."""
     edges = tuple((i, i + 1) for i in range(blocks))
     legal = tuple(tuple(op != "skip_connect" or i not in reductions for op in ops) for i in range(blocks))
     return CellSpec(1, blocks, tuple(ops), edges, legal, None, (blocks,))
