@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from darts_core.space import space_named
 from darts_core.view.tables import before_worse, family, ranges
 from tests import fake_writer
 
+ROOT = Path(__file__).resolve().parent.parent
 SPACE = PRESETS["collapse"].config().search_space()
 
 
@@ -80,6 +82,10 @@ def test_the_cures_grow_with_the_registry_and_offer_nothing_that_is_there_alread
     assert all(cure.known and cure.about for cure in found.values())
     for cure in found.values():
         PRESETS["collapse"].config().with_(**cure.settings)
+    for row in json.loads((ROOT / "data" / "methods" / "collapse.json").read_text("utf-8"))["rows"]:
+        if row["method"] != "darts":
+            ends = " ".join(str(outcome["skips"]) for outcome in row["outcomes"])
+            assert f" {ends} skips of 6" in found[row["method"]].known, "what was measured, as it was recorded"
     assert found["pc-darts"].fresh and not found["max-w"].fresh, "partial channels are another network"
     again = cures({**config, "label_noise": 0.0, "skip_dropout": 0.5}, SPACE, mixes)
     assert not {"clean", "skip-dropout"} & {cure.name for cure in again}
