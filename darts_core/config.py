@@ -521,7 +521,7 @@ _RNN = {
 }  # fmt: skip
 _RNN_SMALL = {
     **_RNN, "dataset": "markov", "nodes": 4, "units": 32, "bptt": 10, "batch": 32, "w_lr_min": 0.5, "a_lr": 0.1,
-    "a_beta1": 0.5, "a_beta2": 0.95, "clip": 0.5, "epochs": 10, "seed": 0, "dropout": 0.0, "dropout_hidden": 0.0,
+    "a_beta1": 0.5, "a_beta2": 0.95, "epochs": 10, "seed": 0, "dropout": 0.0, "dropout_hidden": 0.0,
     "dropout_input": 0.0, "dropout_embedding": 0.0, "state_clip": 10.0, "retrain_epochs": 8, "random_cells": 2,
 }  # fmt: skip
 

@@ -64,7 +64,7 @@ EVALUATIONS: Mapping[str, Preset] = {
         Preset(
             "text", "Train a recurrent cell, quickly", 60,
             "A small language model: tells what a cell is worth on a small text in about a minute on a CPU.",
-            {**_TEXT, "units": 32, "bptt": 10, "batch": 32, "epochs": 10, "w_lr_min": 0.5, "clip": 0.5, "dropout": 0.0,
+            {**_TEXT, "units": 32, "bptt": 10, "batch": 32, "epochs": 10, "w_lr_min": 0.5, "dropout": 0.0,
              "dropout_hidden": 0.0, "dropout_input": 0.0, "dropout_embedding": 0.0, "dataset": "markov"},
         ),
         Preset(
