@@ -328,7 +328,8 @@ def eigenvalue_verdict(course: Course, factor: float, every: int, first: int) ->
     if ratio <= factor:
         return None
     epoch = max(0, middle - every * back)
-    reason = f"the smoothed eigenvalue grew by {ratio:.2f} in {every * back} epochs; the cell is that after epoch {epoch + 1}"
+    grew = f"the smoothed eigenvalue grew by {ratio:.2f} in {every * back} epochs"
+    reason = f"{grew}; the cell is that after epoch {epoch + 1}"
     return Verdict(epoch, reason)
 
 
