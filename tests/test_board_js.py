@@ -471,7 +471,7 @@ def test_a_failed_run_that_is_resumed_comes_back_to_life_by_itself(plotly_kept: 
         stage.add(made_up_steps(stage.space, 120)[60:])
         stage.change(state="running", message="")
         expect(page.locator(BOARD)).to_have_attribute("data-step", "120")
-        expect(page.locator(".db-link")).to_have_text("live")
+        expect(page.locator(".db-link")).to_have_text("connected")
 
 
 def test_letting_go_of_every_second_record_keeps_the_newest_and_the_order(plotly_kept: Any) -> None:

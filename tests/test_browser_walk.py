@@ -128,7 +128,7 @@ def test_a_newcomer_goes_from_the_command_to_a_trained_cell_by_clicks_alone(brow
             page.get_by_text("A family of 2 searches").click()
             page.get_by_role("link", name="Compare them").click()
             page.locator(".lecture .rb-edge").first.wait_for()
-            expect(page.locator(".lecture .lc-card")).to_have_count(2, timeout=30_000 * slack)
+            expect(page.locator(".lecture .lc-card[data-run]")).to_have_count(2, timeout=30_000 * slack)
             page.get_by_role("slider", name="Place in the search").press("Home")
             sees(page.get_by_text(re.compile("up to there it is one search")))
             sees(page.get_by_text("Settings that differ"))
