@@ -480,7 +480,7 @@ assert max(norms(op, 32, 10.0).max() for op in ("tanh", "relu", "identity")) < 1
 assert live.state == "finished" and run.step_count() == live.step
 assert abs(marks[0] - 0.25) < 0.15 and hot < 0.6
 if not FAST:  # two epochs are too few to learn the language
-    assert marks[max(marks)] > 0.6 and cold > 0.95 and write() > 0.8
+    assert marks[max(marks)] > 0.6 and cold > 0.85 and write() > 0.7  # by chance 0.25
     assert after_reset[0] > reached["at one syllable"] and after_reset[5:].mean() < 2.6
     assert clipped[0.25] < 2.5 and clipped[0.5] > 4, clipped
     said = {
