@@ -201,8 +201,8 @@ with st.container(horizontal=True, gap="small"):
     panel = (steering.steer, current, config["strategy"], config)
     steering.place(lives and begun, "Steer", "tune", "Change settings while it runs.", *panel)
     with st.container(width="content"):
-        to_train = ended and cell is not None and ending.trains(info)
-        if to_train and ending.train(current, info, cell["genotype"], invites=state != "failed"):
+        to_train = ended and ending.trains(info)
+        if to_train and cell is not None and ending.train(current, info, cell["genotype"], invites=state != "failed"):
             st.rerun()
     panel = (going_back.branch, current, config)
     steering.place(ours and begun, "Branch", "call_split", "Go back to an epoch and change something.", *panel)
