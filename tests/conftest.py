@@ -13,6 +13,11 @@ from hypothesis import settings
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")                             # before torch is imported: tests share the cores
 
+FLAGS = [                                                        # of Chromium, which shall do nothing but show pages
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
 os.environ.setdefault("DARTS_NO_COMPILER", "1")                  # the tests of compiled forms take it away
 
 # Examples are not timed, for the cores are shared. The CI tries the same ones each time; by hand they are new ones.
@@ -67,3 +72,14 @@ def chromium_path() -> str:
             pytest.fail(sentence)
         pytest.skip(sentence)
     return path
+
+
+@pytest.fixture(scope="module")
+def browser(chromium_path: str) -> Iterator[Any]:
+    """A Chromium for the tests of one file."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
+        yield chromium
+        chromium.close()

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from darts_core import runs
 from darts_core.genotype import Genotype
 from darts_core.view.recorded import recorded
 from tests import fake_writer
 from tests.served import Server, serve
-from tests.test_browser_live import FLAGS, facts, visit
+from tests.test_browser_live import facts, visit
 
 pytestmark = pytest.mark.browser
 
@@ -34,14 +34,6 @@ PAGES = {  # address, and what is there once the page is drawn
     "learn": ("/learn", ".darts-board .rb-edge"),
 }
 WIDTHS = (1440, 768, 420)
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

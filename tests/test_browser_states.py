@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests import test_pages_states as states
 from tests.served import serve
-from tests.test_browser_live import FLAGS, patience, visit
+from tests.test_browser_live import patience, visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -41,14 +41,6 @@ SMALL = """finger => [...document.querySelectorAll(
     .map(node => [node.getBoundingClientRect(), node])
     .filter(([box]) => box.width > 1 && box.height > 1 && Math.min(box.width, box.height) < finger - 0.5)
     .map(([box, node]) => [box.width, box.height, (node.ariaLabel || node.textContent).slice(0, 40)])"""
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 def settled(page: Page) -> None:

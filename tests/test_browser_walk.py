@@ -12,21 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from darts_core import runs
 from tests.served import serve
-from tests.test_browser_live import BOARD, FLAGS, facts, patience, shown, visit, wait_for_step
+from tests.test_browser_live import BOARD, facts, patience, shown, visit, wait_for_step
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 class Clock:

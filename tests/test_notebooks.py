@@ -17,7 +17,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from darts_core.space import space_named
 from darts_core.view.widgets import Chart, Panel, Ribbon
@@ -26,19 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import notebooks as house  # noqa: E402  tools/ is no package
 
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 NUMBERS = [path.name[:2] for path in house.sources()]
-
-
-@pytest.fixture(scope="module")
-def chromium(chromium_path: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture
@@ -107,13 +95,13 @@ def test_a_notebook_runs_from_top_to_bottom(number: str, quick: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.browser
 def test_the_rendered_pages_open_from_a_folder_without_a_network(
-    quick: Path, monkeypatch: pytest.MonkeyPatch, chromium: Browser
+    quick: Path, monkeypatch: pytest.MonkeyPatch, browser: Browser
 ) -> None:
     site_of_notebooks = importlib.import_module("site_of_notebooks")
 
     monkeypatch.setattr(site_of_notebooks, "sources", lambda: house.sources(["02", "05"]))
     site_of_notebooks.write_site(quick / "site")
-    context = chromium.new_context(offline=True, viewport={"width": 420, "height": 800})
+    context = browser.new_context(offline=True, viewport={"width": 420, "height": 800})
     for name in ("index", "02_continuous_relaxation", "05_derivation_and_its_gap"):
         page, complaints, asked = context.new_page(), [], []
         page.on("pageerror", lambda error, into=complaints: into.append(str(error)))
@@ -194,8 +182,8 @@ def open_and_run(browser: Browser, address: str, count: int) -> Page:
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_in_jupyterlab_a_slider_moves_the_figure_and_the_ribbon(lab: str, chromium: Browser) -> None:
-    page = open_and_run(chromium, lab.format("02_continuous_relaxation.ipynb"), 8)
+def test_in_jupyterlab_a_slider_moves_the_figure_and_the_ribbon(lab: str, browser: Browser) -> None:
+    page = open_and_run(browser, lab.format("02_continuous_relaxation.ipynb"), 8)
     page.wait_for_selector(".barlayer path", timeout=120_000, state="attached")
     ribbon = page.locator(".rb-band").nth(2)
     bar = page.locator(".barlayer path").first
@@ -216,9 +204,9 @@ def test_in_jupyterlab_a_slider_moves_the_figure_and_the_ribbon(lab: str, chromi
 @pytest.mark.slow
 @pytest.mark.browser
 def test_in_jupyterlab_a_search_moves_the_ribbon_with_an_idle_kernel_and_obeys(
-    lab: str, chromium: Browser, tmp_path: Path
+    lab: str, browser: Browser, tmp_path: Path
 ) -> None:
-    page = open_and_run(chromium, lab.format("00_sixty_second_search.ipynb"), 4)
+    page = open_and_run(browser, lab.format("00_sixty_second_search.ipynb"), 4)
     page.wait_for_function("() => /step [1-9]/.test(document.body.innerText)", timeout=60_000)
     page.evaluate(
         """() => { window.moves = new Set(); window.last = '';

@@ -8,12 +8,11 @@ import html
 import json
 import re
 import time
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from darts_core import events, runs
 from darts_core.errors import BadInput
@@ -24,20 +23,11 @@ from tests import fake_writer
 
 SAMPLES = Path(__file__).parent.parent / "data" / "samples"
 HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)>&amp;\'"--><!--'
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
 
 @pytest.fixture(scope="module")
 def made() -> str:
     return report(runs.RunReader(SAMPLES, "collapsing")).decode()
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 def opened(browser: Browser, path: Path, troubles: list[str], **options: object) -> Page:
