@@ -21,9 +21,11 @@ MOST_SKIPS = 2  # of a normal cell: the M of P-DARTS (Chen et al. 2019)
 SKIP_DROPOUT = 0.5
 
 FROM_THE_START = "From the first epoch on: "  # the recorded comparison; nobody measured a change half-way
-ELSEWHERE: Mapping[str, str] = {  # data/comparisons/nb3-noise: another small space, 5 seeds
-    "max-w": "it did not help", "fair-darts": "it helped", "pc-darts": "it helped",
-}  # fmt: skip
+ELSEWHERE: Mapping[str, str] = {  # data/comparisons/nb3-noise: another small space, 5 seeds, accuracy of the cells found
+    "max-w": "its cells were worse than those of DARTS: 53.6 % against 84.9",
+    "fair-darts": "its cells had 95.5 %, those of DARTS 84.9, which five seeds do not tell apart",
+    "pc-darts": "its cells had 95.3 %, those of DARTS 84.9, which five seeds do not tell apart",
+}
 NOT_MEASURED = "Not measured against this collapse: see for yourself."
 
 
