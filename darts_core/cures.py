@@ -21,7 +21,7 @@ MOST_SKIPS = 2  # of a normal cell: the M of P-DARTS (Chen et al. 2019)
 SKIP_DROPOUT = 0.5
 
 FROM_THE_START = "From the first epoch on: "  # the recorded comparison; nobody measured a change half-way
-ELSEWHERE: Mapping[str, str] = {  # data/comparisons/nb3-noise: another small space, 5 seeds, accuracy of the cells found
+ELSEWHERE: Mapping[str, str] = {  # data/comparisons/nb3-noise, 5 seeds; accuracy of the cells
     "max-w": "its cells were worse than those of DARTS: 53.6 % against 84.9",
     "fair-darts": "its cells had 95.5 %, those of DARTS 84.9, which five seeds do not tell apart",
     "pc-darts": "its cells had 95.3 %, those of DARTS 84.9, which five seeds do not tell apart",
