@@ -215,6 +215,12 @@ class SearchConfig:
         25.0, "text", "Largest L2 norm of a hidden state, against runaway states; 0: no limit.", 0, 1e6
     )
 
+    patience: int = _setting(
+        0, "text",
+        "Averaged SGD once the validation loss is above its least but these epochs: measured and written with are "
+        "then the mean weights (the original trains with 5); 0: plain SGD.", 0, 1000, unit="epochs",
+    )  # fmt: skip
+
     hessian_every: int = _setting(
         0,
         "probes",
@@ -296,6 +302,12 @@ class SearchConfig:
             raise BadInput(HERE, "space", f"{self.space} needs {kinds[0]}, and {self.dataset} is {kinds[1]}", fix)
         if self.of_text and self.label_noise:
             raise BadInput(HERE, "label_noise", "is for images", "set it to 0")
+        if self.patience and self.strategy != EVALUATE:
+            if not self.of_text:
+                raise BadInput(HERE, "patience", "averaged SGD is for a text", "set it to 0")
+            if catalogue()["strategies"][self.strategy]["baseline"]:
+                what = f"{self.strategy} trains each cell too briefly to average its weights"
+                raise BadInput(HERE, "patience", what, "set it to 0")
         if self.random_cells and not self.retrain_epochs:
             raise BadInput(
                 HERE, "random_cells", "needs retrain_epochs above 0", "set retrain_epochs, or random_cells=0"

@@ -3,7 +3,7 @@
 The rule, said wherever a number is shown: multiply-adds are those of convolutions and linear layers; batch norm,
 pooling and additions are left out. Parameters are all that is learned. In the derived network every batch norm has a
 learned scale and shift, in the supernet only the stem's (paper, section 3.1.1). `tests/test_cost.py` counts the real
-modules. """
+modules."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def _supernets(
     net: Any,
 ) -> Iterator[Trained]:  # fmt: skip
     """The supernet under its own mix, and under the derived cell's one-hot mix, with the weights of the search."""
-    net.load_state_dict(net.pack({name: t.to(task.device) for name, t in state.weights.items()}))
+    net.load_state_dict(net.pack({name: t.to(task.device) for name, t in state.judged.items()}))
     cells = task.space.cells
     hot = as_mix({kind: one_hot(cell, genotype.cells[kind]) for kind, cell in cells.items()}, task.device, task.dtype)
     for role, weighing in (("supernet", mix.to(task.dtype)), ("pruned", hot)):

@@ -25,7 +25,7 @@ _COMMON: Mapping[str, Scalar] = {"strategy": EVALUATE, "train_portion": 0.5, "sh
 
 _TEXT: Mapping[str, Scalar] = {
     "strategy": EVALUATE, "seed": 0, "w_lr": 20.0, "w_lr_min": 20.0, "momentum": 0.0, "w_decay": 5e-7, "clip": 0.25,
-    "auxiliary": 0.0, "drop_path": 0.0,
+    "patience": 5, "auxiliary": 0.0, "drop_path": 0.0,
 }  # fmt: skip
 _PAPER_TEXT: Mapping[str, Scalar] = {
     "batch": 64, "bptt": 35, "jitter": True, "epochs": 8000, "dropout": 0.75, "dropout_input": 0.75,

@@ -27,7 +27,7 @@ from darts_core.language import language_task, sample
 from darts_core.language_training import score
 from darts_core.nets.recurrent import RecurrentNetwork, zero_carry
 from darts_core.runs import RunReader
-from darts_core.search.state import State, from_bytes
+from darts_core.search.state import from_bytes
 
 SCHEMA = 1
 KEY = "language"  # of the metadata
@@ -153,12 +153,6 @@ def read(data: bytes, where: str) -> LanguageFile:
     return LanguageFile(net, card)
 
 
-def judged(state: State) -> Mapping[str, Tensor]:
-    """The weights that a training is judged by: the averaged ones, once there are some."""
-    means = {n.removeprefix("mean."): t for n, t in state.w_optimiser.items() if n.startswith("mean.")}
-    return means or state.weights
-
-
 def of_run(run: RunReader) -> LanguageFile:
     """The model at the last checkpoint of an evaluation on text.
 
@@ -178,8 +172,8 @@ def of_run(run: RunReader) -> LanguageFile:
     state = from_bytes(run.read_checkpoint(saved[-1].file), saved[-1].file)
     task = language_task(config, torch.device("cpu"))
     net = task.network(config.genotype())
-    agree(judged(state), net.state_dict(), saved[-1].file)
-    net.load_state_dict(judged(state))
+    agree(state.judged, net.state_dict(), saved[-1].file)
+    net.load_state_dict(state.judged)
     ends = [line for line in run.events()[0] if line["type"] == "trained"]
     told = {k: v for k, v in (ends[-1].get("metrics") or {}).items() if k.startswith("test_")} if ends else {}
     facts = {"dataset": config.dataset, "path": config.path, "epochs": state.epoch, **told}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,11 @@ from torch import Tensor, nn
 from darts_core.chance import reseed
 from darts_core.config import SearchConfig
 from darts_core.data.text_plan import TextPlan
-from darts_core.errors import BadInput
 from darts_core.events import Epoch, Event, Phase, Result, Sample, Step, Trained
 from darts_core.language import LanguageTask, perplexity, regularised, sample, scored
 from darts_core.nets.fixed import parameters
 from darts_core.nets.recurrent import RecurrentNetwork, zero_carry
-from darts_core.optimise import Momentum, clipped
+from darts_core.optimise import AVERAGING, Averaged, Momentum, clipped, triggered
 from darts_core.search.host import Host, Snapshot, Waits
 from darts_core.search.pace import Pace
 from darts_core.search.state import State
@@ -35,42 +35,10 @@ VALID_COLUMNS = 10  # as the original validates
 SAMPLED = {"word": 60, "char": 240}  # tokens
 
 
-class Averaged:
-    """Averaged SGD (Polyak and Juditsky 1992) as `torch.optim.ASGD` with t0 = 0 and lambd = 0: plain SGD steps, and the
-    mean of the weights behind them. ASGD of PyTorch steps with the rate of the batch before; here it is the step's own.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean: dict[str, Tensor] = {}
-
-    @torch.no_grad()
-    def add(self, params: Mapping[str, Tensor]) -> None:
-        """Take the weights after a step into the mean, with the share 1 / max(1, step - 1): the second step replaces
-        the first, as in PyTorch.
-        """
-        self.count += 1
-        share = 1 / max(1, self.count - 1)
-        for name, p in params.items():
-            if name in self.mean:
-                self.mean[name].add_(p - self.mean[name], alpha=share)
-            else:
-                self.mean[name] = p.detach().clone()
-
-
-def triggered(losses: Sequence[float], loss: float, patience: int) -> bool:
-    """Should averaging begin? Non-monotonic trigger (Merity et al. 2018): more than `patience` losses are known, and
-    this one is above the least of all but the last `patience`. It is added to them afterwards, as the original does.
-    """
-    return len(losses) > patience and loss > min(losses[:-patience])
-
-
 @torch.no_grad()
-def score(
-    net: nn.Module, plan: TextPlan, split: str, columns: int, weights: Mapping[str, Tensor] | None = None
-) -> dict[str, float]:
+def score(net: nn.Module, plan: TextPlan, split: str, columns: int) -> dict[str, float]:
     """{"loss", "accuracy", "perplexity", "perplexity_as_original"} over a whole split, without dropout, the hidden
-    state carried from its first word to its last; `weights` in place of the net's own.
+    state carried from its first word to its last.
 
     The original divides by the number of rows although one row fewer is scored, so its loss is low by (N - 1) / N.
     """
@@ -79,8 +47,7 @@ def score(
     carry = zero_carry(columns, net.units, like)  # type: ignore[arg-type]
     total, rows, nats, right = 0, 1, 0.0, 0.0
     for batch in plan.eval_batches(split, columns, plan.length):
-        given = (batch.tokens, carry)
-        said, carry = net(*given) if weights is None else torch.func.functional_call(net, dict(weights), given)
+        said, carry = net(batch.tokens, carry)
         loss, accuracy = scored(said, batch)
         count = batch.targets.numel()
         total, rows = total + count, rows + len(batch.targets)
@@ -160,13 +127,12 @@ class LanguageTraining(Training):
         return Step(self.step, self.epoch, 0, 0, numbers, {}, self.mix)
 
     def measured(self, split: str) -> dict[str, float]:
-        """Validation in ten columns; the test text in `test_columns` (the original: one)."""
+        """By the averaged weights once there are some: validation in ten columns, the test text in `test_columns`
+        (the original: one).
+        """
         columns = VALID_COLUMNS if split == "arch" else self.options.test_columns
-        return score(self.net, self.plan, split, min(columns, self.text_task.longest(split)), self.best())
-
-    def best(self) -> Mapping[str, Tensor] | None:
-        """The weights by which the model is judged: the averaged ones once there are some."""
-        return self.averaged.mean if self.averaged is not None and self.averaged.mean else None
+        with self.averaged.standing_in(self.params) if self.averaged else nullcontext():
+            return score(self.net, self.plan, split, min(columns, self.text_task.longest(split)))
 
     def ends_epoch(self, seconds: float) -> Iterator[Event]:
         """Means of the epoch, a text that the model writes, and the news when averaging begins."""
@@ -183,11 +149,9 @@ class LanguageTraining(Training):
         said |= {"mean_skip_weight": 0.0, "level": "healthy"}
         yield Epoch(self.epoch, self.step, metrics, {}, self.cell.to_json(), said, seconds)
         yield Sample(self.step, self.epoch, self.written())
-        if self.averaged is None and triggered(losses, metrics["valid_loss"], self.options.patience):
+        if self.averaged is None and triggered(losses, metrics["valid_loss"], self.config.patience):
             self.averaged = Averaged()
-            yield Phase(
-                "search", f"averaged SGD from epoch {self.epoch + 2} on: the validation loss has stopped falling"
-            )
+            yield Phase("search", AVERAGING.format(epoch=self.epoch + 2))
         self.epoch, self.index, self.sums, self.carry = self.epoch + 1, 0, {}, self.fresh()
 
     def written(self) -> str:
@@ -219,20 +183,12 @@ class LanguageTraining(Training):
         state = super().state()
         state.carry = {"weights": self.carry}
         if self.averaged is not None:
-            state.w_optimiser |= {f"mean.{name}": t for name, t in self.averaged.mean.items()}
-            state.a_steps = self.averaged.count
-            state.sums = {**self.sums, "averaged": 1.0}
+            state.w_optimiser |= self.averaged.saved(self.net.unpack)
         return state
 
     def restore(self, state: State) -> None:
         """Go on from `state`; averaging goes on where it had begun."""
-        if state.sums.pop("averaged", 0.0):
-            self.averaged = Averaged()
-            self.averaged.count = state.a_steps
-            means = {n.removeprefix("mean."): t for n, t in state.w_optimiser.items() if n.startswith("mean.")}
-            if means and set(means) != set(self.params):
-                raise BadInput("checkpoint", "mean", "does not have every weight", "use the checkpoint before it")
-            self.averaged.mean = {n: t.to(self.text_task.device).clone() for n, t in means.items()}
+        self.averaged = Averaged.of(state.w_optimiser, self.net.pack, self.text_task.device)
         super().restore(state)
         self.carry = state.carry["weights"].to(self.text_task.device)
 

@@ -1,12 +1,13 @@
-"""The two optimisers of a search, as plain state around PyTorch's own update functions.
+"""The optimisers of a search, as plain state around PyTorch's own update functions.
 
-`torch.optim.SGD` and `Adam` compute the same numbers (tested), but constructing one imports the compiler stack, which
-costs three seconds at every start; and a checkpoint wants the state by name.
+`torch.optim.SGD`, `ASGD` and `Adam` compute the same numbers (tested), but constructing one imports the compiler stack,
+which costs three seconds at every start; and a checkpoint wants the state by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -45,6 +46,70 @@ class Momentum:
         grads = _laid_out(grads, params) if fused else list(grads)
         sgd(params, grads, buffers, **settings, maximize=False, foreach=not fused, fused=fused)
         self.buffers = {name: b for name, b in zip(self.params, buffers, strict=True) if b is not None}
+
+
+MEAN = "mean."  # before the names of averaged weights in a checkpoint
+COUNT = "averaged"  # there: the steps that the mean is over, once averaging has begun
+AVERAGING = "averaged SGD from epoch {epoch} on: the validation loss has stopped falling"
+
+
+class Averaged:
+    """Averaged SGD (Polyak and Juditsky 1992) as `torch.optim.ASGD` with t0 = 0 and lambd = 0: plain SGD steps, and the
+    mean of the weights behind them. ASGD of PyTorch steps with the rate of the batch before; here it is the step's own.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, params: Mapping[str, Tensor]) -> None:
+        """Take the weights after a step into the mean, with the share 1 / max(1, step - 1): the second step replaces
+        the first, as in PyTorch.
+        """
+        self.count += 1
+        share = 1 / max(1, self.count - 1)
+        for name, p in params.items():
+            if name in self.mean:
+                self.mean[name].add_(p - self.mean[name], alpha=share)
+            else:
+                self.mean[name] = p.detach().clone()
+
+    @contextmanager
+    def standing_in(self, params: Mapping[str, Tensor]) -> Iterator[None]:
+        """The mean in place of the weights, which come back bit for bit; before the first step they stay."""
+        own = {name: p.detach().clone() for name, p in params.items()} if self.mean else {}
+        _copied(self.mean, params)
+        try:
+            yield
+        finally:
+            _copied(own, params)
+
+    def saved(self, unpack: Callable[[dict[str, Tensor]], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """What a checkpoint holds of it; `unpack` gives weights the names that files have."""
+        means = unpack(dict(self.mean)) if self.mean else {}
+        return {COUNT: torch.tensor(self.count), **{f"{MEAN}{name}": t for name, t in means.items()}}
+
+    @staticmethod
+    def of(
+        tensors: Mapping[str, Tensor], pack: Callable[[dict[str, Tensor]], Mapping[str, Tensor]], device: torch.device
+    ) -> Averaged | None:
+        """What `saved` wrote; None where averaging had not begun."""
+        if COUNT not in tensors:
+            return None
+        found = Averaged()
+        found.count = int(tensors[COUNT])
+        means = {n.removeprefix(MEAN): t.to(device) for n, t in tensors.items() if n.startswith(MEAN)}
+        found.mean = {name: t.clone() for name, t in pack(means).items()} if means else {}
+        return found
+
+
+def triggered(losses: Sequence[float], loss: float, patience: int) -> bool:
+    """Should averaging begin? Non-monotonic trigger (Merity et al. 2018): more than `patience` losses are known, and
+    this one is above the least of all but the last `patience`. It is added to them afterwards, as the original does.
+    A patience of 0: never.
+    """
+    return 0 < patience < len(losses) and loss > min(losses[:-patience])
 
 
 class Adam:
@@ -133,6 +198,12 @@ def clipped(grads: Sequence[Tensor], largest: float) -> Tensor:
 def joint_norm(tensors: Sequence[Tensor]) -> Tensor:
     """2-norm over all entries of all tensors, 0-d."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))  # type: ignore
+
+
+@torch.no_grad()
+def _copied(values: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> None:
+    for name, value in values.items():
+        params[name].copy_(value)
 
 
 def _laid_out(grads: Sequence[Tensor], params: Sequence[Tensor]) -> list[Tensor]:

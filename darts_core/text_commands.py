@@ -70,11 +70,10 @@ def model_of(reader: RunReader, epoch: int | None = None) -> tuple[nn.Module, La
     task = language_task(config, torch.device("cpu"))
     if config.strategy == EVALUATE:
         net = task.network(config.genotype())
-        means = {n.removeprefix("mean."): t for n, t in state.w_optimiser.items() if n.startswith("mean.")}
-        net.load_state_dict(means or state.weights)
+        net.load_state_dict(state.judged)
         return net, task, None
     method = method_of(config)
     supernet = supernet_of(task, method, state.stage, state.built)
-    supernet.load_state_dict(supernet.pack(state.weights))
+    supernet.load_state_dict(supernet.pack(state.judged))
     moment = Moment("read", state.epoch, 1.0, None, config.epochs, state.stage, 1.0)
     return supernet, task, method.relax(state.alphas, moment)

@@ -56,7 +56,6 @@ class Options:
     stream: bool
     workers: int
     jitter: bool
-    patience: int
     test_columns: int
 
 
@@ -77,9 +76,6 @@ def training(
     stream: Annotated[bool, "Read images from their folder while training, instead of holding them in memory."] = False,
     workers: Annotated[int, Range(0, 64), "Processes that read images ahead, where they are streamed."] = 0,
     jitter: Annotated[bool, "Text: stretches of varying length (normal, deviation 5), as the original trains."] = False,
-    patience: Annotated[
-        int, Range(1, 1000), "Text: weights are averaged once the validation loss is above its least but these epochs."
-    ] = 5,
     test_columns: Annotated[
         int, Range(1, 1000), "Text: columns in which the test text is read; 1 reads it in one, as the original."
     ] = 10,

@@ -13,8 +13,9 @@ from small_text import config, task
 
 from darts_core.config import SearchConfig, steerable
 from darts_core.errors import BadInput
-from darts_core.events import TEXT_METRICS, Applied, Epoch, Order, Result, Sample, Step, from_json, to_json
+from darts_core.events import TEXT_METRICS, Applied, Epoch, Order, Phase, Result, Sample, Step, from_json, to_json
 from darts_core.genotype import Genotype
+from darts_core.optimise import triggered
 from darts_core.search.bilevel import Host, Search, Snapshot
 from darts_core.search.state import State, from_bytes
 from darts_core.strategies import STRATEGIES, strategy_named
@@ -56,6 +57,51 @@ def test_resuming_equals_never_having_stopped_at_every_step(order: str, backend:
         rest = frozen(events(settings, start=state))
         assert steps_of(rest) == steps[at:]
         assert [e[2] for e in rest if isinstance(e, tuple)][-1] == end
+
+
+AVERAGING = {"patience": 1, "w_lr": 60.0, "w_lr_min": 60.0, "clip": 5.0, "nodes": 2, "bptt": 16, "epochs": 5}
+
+
+def test_resuming_with_averaged_weights_equals_never_having_stopped() -> None:
+    """The rate is so large that the validation loss rises, so averaging begins."""
+    whole = frozen(events(config(**AVERAGING)))
+    assert any(isinstance(e, Phase) and "averaged" in e.message for e in whole), "averaging is part of what is tested"
+    steps, end = steps_of(whole), [e[2] for e in whole if isinstance(e, tuple)][-1]
+    assert "averaged" in from_bytes(end, "memory").w_optimiser
+    for at in range(1, len(steps)):
+        part = frozen(events(config(**AVERAGING), orders={at: [Order("x", "interrupt")]}))
+        rest = frozen(events(config(**AVERAGING), start=from_bytes(part[-1][2], "memory")))
+        assert steps_of(rest) == steps[at:], at
+        assert [e[2] for e in rest if isinstance(e, tuple)][-1] == end
+
+
+def test_averaging_changes_what_is_measured_and_no_step() -> None:
+    averaged, plain = (list(events(config(**{**AVERAGING, "patience": p}))) for p in (1, 0))
+    assert steps_of(averaged) == steps_of(plain)
+    losses = [[e.metrics["valid_loss"] for e in found if isinstance(e, Epoch)] for found in (averaged, plain)]
+    began = next(k for k in range(5) if triggered(losses[1][:k], losses[1][k], 1)) + 1
+    assert losses[0][:began] == losses[1][:began] and losses[0][began] != losses[1][began]
+
+    last = [e.state for e in averaged if isinstance(e, Snapshot)][-1]
+    settings = config(**AVERAGING)
+    search = Search(STRATEGIES["darts"].factory, task(settings, torch.float32), settings, Host(last))
+    search.restore(last)
+    own = {name: p.detach().clone() for name, p in search.params.items()}
+    with search.judged():
+        assert all(torch.equal(p, last.judged[name]) for name, p in search.params.items())
+        found = search.task.measure(search.net, search.read(), "arch", 0)
+    assert found["loss"] == losses[0][-1]
+    assert all(torch.equal(p, own[name]) for name, p in search.params.items()), "the weights come back bit for bit"
+    assert all(torch.equal(own[name], last.weights[name]) for name in own)
+    by_hand = search.task.measure(search.net, search.read(), "arch", 0)["loss"]
+    assert by_hand != losses[0][-1], "the weights themselves measure otherwise"
+
+
+def test_averaged_sgd_is_refused_where_nothing_would_come_of_it() -> None:
+    with pytest.raises(BadInput, match="is for a text"):
+        SearchConfig.from_dict({"patience": 5})
+    with pytest.raises(BadInput, match="too briefly"):
+        config(strategy="random", patience=5)
 
 
 @pytest.mark.parametrize("split", ["weights", "arch"])

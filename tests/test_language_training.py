@@ -19,8 +19,9 @@ from darts_core.evaluation import evaluation_config
 from darts_core.events import Epoch, Order, Phase, Result, Sample, Step, Trained
 from darts_core.genotype import Genotype
 from darts_core.language import LanguageTask, sample
-from darts_core.language_training import Averaged, score, triggered
+from darts_core.language_training import score
 from darts_core.nets.recurrent import Rates, RecurrentNetwork
+from darts_core.optimise import Averaged, triggered
 from darts_core.search.bilevel import Host, Snapshot
 from darts_core.search.state import State, from_bytes
 from darts_core.strategies import strategy_named

@@ -141,4 +141,3 @@ class Controller(nn.Module):
             memory[number] = layer(x, memory[number])
             x = memory[number][0]
         return x[0]
-

@@ -23,6 +23,7 @@ from darts_core.events import Alarm, Applied, Epoch, Event, Order, Phase, Result
 from darts_core.genotype import Genotype
 from darts_core.legal import ON_EDGES, edge_named, row_after
 from darts_core.mix import Mix, as_arrays
+from darts_core.optimise import AVERAGING, Averaged, triggered
 from darts_core.search import probes
 from darts_core.search.host import Host, Launched, Snapshot, Strategy, Waits, heard
 from darts_core.search.method import Course, Method, Stage, Trained, Verdict
@@ -141,7 +142,9 @@ class Search(Stepping):
         arrays = as_arrays(mix.ops)
         genotype = self.derive()
         metrics = {name: self.sums[name] / n for name in self.config.step_metrics if (n := self.sums.get(f"{name}.n"))}
-        valid = self.task.measure(self.net, mix, "arch", VALIDATE_AT_MOST)
+        with self.judged():
+            valid = self.task.measure(self.net, mix, "arch", VALIDATE_AT_MOST)
+            text = self.task.sampled(self.net, mix, seed(self.config.seed, "sample", self.epoch))
         metrics |= {f"valid_{name}": value for name, value in valid.items()}
         found = {
             "entropy": derivation.entropy(self.task.space, arrays),
@@ -169,14 +172,27 @@ class Search(Stepping):
             counted = f"{collapse.derived_skips} of {collapse.derived_edges} derived edges are {what}"
             reason = f"{counted}, mean weight {100 * collapse.mean_skip_weight:.0f} %; {rise}"
             yield Alarm(self.step, self.epoch, collapse.level, reason)
-        text = self.task.sampled(self.net, mix, seed(self.config.seed, "sample", self.epoch))
         if text is not None:
             yield Sample(self.step, self.epoch, text)
+        yield from self.averaging(metrics["valid_loss"])
         projected = self.method.project(self.trained(), self.moment("read"))
         if projected is not None:
             self.alphas = self.alphas._replace(legal=projected.legal)
             self.forget()
         self.epoch, self.index, self.sums, self.carry = self.epoch + 1, 0, {}, self.no_carry()
+
+    def averaging(self, loss: float) -> Iterator[Phase]:
+        """Begin averaged SGD where the validation losses of this stage say so (`patience`). The authors' search names
+        this trigger among its arguments and never asks it; their training does (rnn/train.py).
+        """
+        before = [
+            entry["metrics"]["valid_loss"]
+            for entry in self.history[:-1]
+            if entry["epoch"] >= self.first_epoch(self.stage)
+        ]
+        if self.averaged is None and triggered(before, loss, self.config.patience):
+            self.averaged = Averaged()
+            yield Phase("search", AVERAGING.format(epoch=self.epoch + 2))
 
     def result(self, stopped: bool, genotype: dict[str, Any] | None = None) -> Result:
         """What the search found: derived from the present alphas unless a stop rule names another epoch."""
@@ -191,7 +207,8 @@ class Search(Stepping):
 
     def accuracy(self, mix: Mix) -> float:
         """Of the supernet under a mix, on the architecture split (0 to 1)."""
-        return self.task.measure(self.net, mix.to(self.task.dtype), "arch", VALIDATE_AT_MOST)["accuracy"]
+        with self.judged():
+            return self.task.measure(self.net, mix.to(self.task.dtype), "arch", VALIDATE_AT_MOST)["accuracy"]
 
     def derive(self) -> Genotype:
         return self.method.derive(self.trained())
@@ -252,7 +269,8 @@ class Search(Stepping):
             settings=self.config.to_dict(),
             weights=self.net.unpack({n: p.detach() for n, p in self.params.items()}),
             alphas=self.alphas.replaced([a.detach() for a in self.alphas.tensors()]),
-            w_optimiser=_named("momentum", self.net.unpack({n: self.sgd.buffer(n) for n in self.params})),
+            w_optimiser=_named("momentum", self.net.unpack({n: self.sgd.buffer(n) for n in self.params}))
+            | (self.averaged.saved(self.net.unpack) if self.averaged else {}),
             a_optimiser={**_named("first", self.adam.first), **_named("second", self.adam.second)},
             a_steps=self.adam.steps,
             history=self.history,
@@ -274,6 +292,7 @@ class Search(Stepping):
             raise BadInput("checkpoint", "stage", f"is {state.stage}, and the method has no such stage", fix)
         state.check_alphas(self.method.init(self.task.space, self.generator("alphas", 0)))
         self.begin(state.stage, state.alphas, state.built)
+        self.averaged = Averaged.of(state.w_optimiser, self.net.pack, self.task.device)
         state.check(self.state().tensors())
         with torch.no_grad():
             for name, value in self.net.pack(state.weights).items():
@@ -281,7 +300,8 @@ class Search(Stepping):
             for alpha, value in zip(self.alphas.tensors(), state.alphas.tensors(), strict=True):
                 alpha.copy_(value)
         if state.step:
-            momentum = {name.removeprefix("momentum."): t.to(self.task.device) for name, t in state.w_optimiser.items()}
+            saved = [(n.partition("."), t.to(self.task.device)) for n, t in state.w_optimiser.items()]
+            momentum = {name: t for (kind, _, name), t in saved if kind == "momentum"}
             self.sgd.buffers = {name: t.clone() for name, t in self.net.pack(momentum).items()}
         for name in self.adam.params:
             self.adam.first[name].copy_(state.a_optimiser[f"first.{name}"])

@@ -18,6 +18,7 @@ from torch import Tensor
 from darts_core import io
 from darts_core.errors import BadInput
 from darts_core.mix import Alphas
+from darts_core.optimise import MEAN
 
 SCHEMA = 1
 
@@ -33,13 +34,18 @@ class State:
     settings: dict[str, Any]  # in force now: steering changes them
     weights: dict[str, Tensor]
     alphas: Alphas
-    w_optimiser: dict[str, Tensor]  # "momentum.<weight>"
+    w_optimiser: dict[str, Tensor]  # "momentum.<weight>"; averaged SGD: "mean.<weight>" and their count
     a_optimiser: dict[str, Tensor]  # "first.<alpha>", "second.<alpha>"
     a_steps: int  # architecture steps made: Adam's count
     history: list[dict[str, Any]] = field(default_factory=list)  # per finished epoch: metrics and probes
     sums: dict[str, float] = field(default_factory=dict)  # of the unfinished epoch's metrics
     built: dict[str, Tensor] = field(default_factory=dict)  # kind -> (edges, ops) bool: what the net of this stage has
     carry: dict[str, Tensor] = field(default_factory=dict)  # split -> hidden state, where there is one
+
+    @property
+    def judged(self) -> Mapping[str, Tensor]:
+        """The weights by which the network is judged: the averaged ones, once there are some (averaged SGD)."""
+        return {n.removeprefix(MEAN): t for n, t in self.w_optimiser.items() if n.startswith(MEAN)} or self.weights
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors under the names they have in the file, without copies."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from darts_core.errors import BadInput
 from darts_core.events import ARCHITECTURE_STEP, STEP_METRICS, Step
 from darts_core.mix import Alphas, Mix
 from darts_core.nets.fast import for_second_derivatives
-from darts_core.optimise import Adam, Momentum, clipped, joint_norm
+from darts_core.optimise import Adam, Averaged, Momentum, clipped, joint_norm
 from darts_core.search import probes
 from darts_core.search.host import Launched
 from darts_core.search.method import Hyper, Loss, Method, Moment, Objective, Weights, restricted
@@ -68,6 +68,7 @@ class Stepping:
         leaves = [t.detach().to(device).requires_grad_() for t in start.tensors()]
         self.alphas = start.replaced(leaves)._replace(legal=legal)
         self.sgd = Momentum(self.params)
+        self.averaged: Averaged | None = None  # mean weights, from the epoch on in which averaging begins
         self.adam = Adam(dict(zip(self.alphas.names(), self.alphas.tensors(), strict=True)))
         self.still = self.held_entries()
 
@@ -201,6 +202,8 @@ class Stepping:
         numbers = {"train_loss": loss.value.detach(), "w_grad_norm": clipped(grads, self.config.clip)}
         self.carry["weights"] = _detached(loss.carry)
         self.sgd.step(grads, rate, self.config.momentum, self.config.w_decay)
+        if self.averaged is not None:
+            self.averaged.add(self.params)
         numbers |= {f"train_{name}": t for name, t in loss.metrics.items()}
         return numbers | {f"read.{kind}": t for kind, t in self.read().weights().items()}
 
@@ -246,6 +249,12 @@ class Stepping:
         finally:
             for p in self.params.values():
                 p.requires_grad_(True)
+
+    def judged(self) -> AbstractContextManager[None]:
+        """The net with the weights by which it is judged: the averaged ones, once there are some. Gradients, those of
+        the alphas too, are always taken at the weights themselves.
+        """
+        return self.averaged.standing_in(self.params) if self.averaged else nullcontext()
 
     def ahead(self, rate: float | Tensor, weights: Weights, grads: Sequence[Tensor]) -> Weights:
         """The virtual step w - xi * (momentum * buffer + grad + decay * w): SGD's next step, without clipping."""
