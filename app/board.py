@@ -179,7 +179,7 @@ def cost_tables(
     image = image_of(info["config"], events)
     if image is None:
         return None
-    mixture = [costs_of(space, config, image, True, stage) for stage in range(config.stages_of_channels())]
+    mixture = [costs_of(space, config, image, True, stage) for stage in range(config.stages())]
     found = {"mixture": mixture, "derived": [costs_of(space, config, image, False)]}
     if not all(all(tables) for tables in found.values()):
         return None
@@ -210,6 +210,7 @@ def _cell(kind: str, cell: CellSpec) -> dict[str, Any]:
         "keep": cell.keep,
         "output": list(cell.output),
         "states": [cell.state_label(state) for state in range(cell.states)],
+        "spoken": [cell.state_words(state) for state in range(cell.states)],
         "colours": colours(cell.ops),
         "layout": cell_layout(cell).to_json(),
     }

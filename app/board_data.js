@@ -45,9 +45,6 @@ function duration(seconds) {
 /** A count for people: 1,600. */
 const grouped = (count) => count.toLocaleString("en-US");
 
-/** A state's name where only plain text fits, as it is spoken: "c k-2". */
-const spoken = (name) => name.replace(/_\{(.+)\}$/, " $1");
-
 /** A message of a process as a sentence, as `sentence` in app/words.py. */
 function sentence(message) {
   const said = message.trim().replace(/^search: /, "");

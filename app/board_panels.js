@@ -269,7 +269,8 @@ function meterPanel(op) {
     if (facts.dataset.said === key) return;
     facts.dataset.said = key;
     facts.replaceChildren(...rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
-    facts.hidden = caveat.hidden = !rows.length;
+    facts.hidden = !rows.length;
+    caveat.hidden = !rows.length || board.data.text; // it was measured on images
     say(caveat, `In the recorded searches on noisy labels ${eigenvalue === undefined ? CAVEATS.rise : CAVEATS.both}`);
     reason.hidden = !alarm;
     const said = alarm?.reason.replace(/(\d)%/g, "$1 %"); // runs of earlier versions
@@ -719,7 +720,7 @@ function heatPanel(board) {
           box.addEventListener("pointerenter", () => board.point(op));
           box.addEventListener("click", () => board.pickEdge(kind, e));
           grid.append(box);
-          return { tile, box, edge: `${spoken(spec.states[edge[0]])} to ${spec.states[edge[1]]}`, op };
+          return { tile, box, edge: `from ${spec.spoken[edge[0]]} to ${spec.spoken[edge[1]]}`, op };
         });
       });
       grid.addEventListener("pointerleave", () => board.point(null));

@@ -370,9 +370,13 @@ class SearchConfig:
             return int(self.options[own[min(stage, len(own) - 1)]])
         return int(self.options[[*own, *worn][-1]]) if own or worn else 1
 
-    def stages_of_channels(self) -> int:
-        """In how many stages `partial_channels` may differ."""
-        return max(1, len(catalogue()["strategies"].get(self.strategy, {}).get("partial", [])))
+    def supernet_cells(self, stage: int = 0) -> int:
+        """Cells of the supernet in a stage: P-DARTS adds some with each."""
+        return self.cells + stage * int(self.options.get("more_cells", 0))
+
+    def stages(self) -> int:
+        """In how many stages the method searches, each with a supernet of its own."""
+        return catalogue()["strategies"].get(self.strategy, {}).get("stages", 1)
 
     def search_space(self) -> SearchSpace:
         if self.strategy == EVALUATE:

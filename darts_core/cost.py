@@ -111,13 +111,15 @@ def image_of(config: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()
 
 def costs_of(space: SearchSpace, config: SearchConfig, image: Image, search: bool, stage: int = 0) -> Costs | None:
     """The parts of the supernet (`search`) or of a derived network with these settings. Operations of a supernet may
-    see a share of the channels only (PC-DARTS), another one in each stage (DrNAS).
+    see a share of the channels only (PC-DARTS), another one in each stage (DrNAS), and a stage may have more cells
+    (P-DARTS).
 
     Returns: None for a space whose cells are not counted here (one input, other operations).
     """
     if not all(cell.inputs == 2 and set(cell.ops) <= COUNTED for cell in space.cells.values()):
         return None
     partial = config.partial_channels(stage) if search else 1
+    staged = config.with_(cells=config.supernet_cells(stage)) if search else config
     outputs = {kind: len(cell.output) for kind, cell in space.cells.items()}
     width = config.stem_multiplier * config.channels
     size = (_strided(image.height, config.stem_stride), _strided(image.width, config.stem_stride))
@@ -125,7 +127,7 @@ def costs_of(space: SearchSpace, config: SearchConfig, image: Image, search: boo
     params = {kind: np.zeros(cell.shape) for kind, cell in space.cells.items()}
     macs = {kind: np.zeros(cell.shape) for kind, cell in space.cells.items()}
     fixed, last = stem, width
-    for place in places(config.channels, config.cells, config.reduction_cells(), width, outputs):
+    for place in places(config.channels, staged.cells, staged.reduction_cells(), width, outputs):
         cell, c = space.cells[place.kind], place.channels
         norm = Count() if search else Count(2 * c)
         fixed = fixed.plus(_conv(place.before_previous, c, 1, size), norm, _conv(place.previous, c, 1, size), norm)

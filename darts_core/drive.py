@@ -49,6 +49,7 @@ Say = Callable[[Step | Line], None]
 REPLAYED = ("graph", "triton")  # backends of an NVIDIA GPU
 REFERENCE_TOO = ("reference", *REPLAYED)  # backends for which the reference's form of a net will do
 POLL = 0.05  # seconds between looks for orders while paused
+GLANCE = 0.25  # seconds between looks for orders while cells are trained
 
 
 def new_run(
@@ -152,6 +153,10 @@ class Signals:
                 signal.signal(getattr(signal, name), old)
 
 
+class Skipped(Exception):
+    """Nobody waits any more for what the found cell is worth."""
+
+
 class Desk:
     """Where orders come in: recorded ones of a replay first, then new files. Pause and single step are handled here.
 
@@ -166,6 +171,7 @@ class Desk:
         self.paused = False
         self.open: list[Order] = []  # given to the strategy, to be acknowledged by its Applied event
         self.found: list[Order] | None = None  # read by `waiting`, not handed out yet
+        self.glanced = 0.0  # when `glance` last looked
 
     def waiting(self) -> bool:
         """Will `orders` wait, or hand something out? Asked right before it, so that finished steps are shown first."""
@@ -196,8 +202,24 @@ class Desk:
             else:
                 yield Order("pause", "wait")
 
-    def acknowledge(self, order: Order, step: int) -> None:
-        applied = Applied(order.id, step, order.kind, order.name, order.value, True, "")
+    def glance(self) -> None:
+        """Look for orders after the search, while cells are trained: only a stop can be obeyed then.
+
+        Raises:
+            Skipped: it was asked for.
+        """
+        if (now := time.monotonic()) - self.glanced < GLANCE:
+            return
+        self.glanced = now
+        for order in self.writer.orders():
+            stops = order.kind == "stop"
+            self.acknowledge(order, self.writer.step, "" if stops else "the search is over; its cell is being trained")
+            if stops:
+                raise Skipped
+
+    def acknowledge(self, order: Order, step: int, refusal: str = "") -> None:
+        """Answer an order, and let its file go. `refusal`: why it is not carried out; empty: it is."""
+        applied = Applied(order.id, step, order.kind, order.name, order.value, not refusal, refusal)
         self.writer.append(applied)
         self.say(applied)
         self.writer.done(order)
@@ -340,6 +362,7 @@ def _search(course: Drive) -> Iterator[Any]:
     desk = Desk(writer, signals, {**course.given, **replayed}, say, alone=course.launch is None)
     state: State | None = start
     result: Result | None = None
+    left = False  # somebody asked to stop, and does not wait for what the cell is worth
     recall = lambda epoch: from_bytes(writer.read_checkpoint(epoch_file(epoch)), epoch_file(epoch))  # noqa: E731
     host = Host(start, desk.orders, desk.waiting, recall)
     if course.launch is not None:
@@ -360,11 +383,14 @@ def _search(course: Drive) -> Iterator[Any]:
         tell(event)
         if isinstance(event, Applied):
             desk.settled(event)
+            left |= event.kind == "stop" and event.accepted
         if isinstance(event, Result):
             result = event
     assert state is not None and result is not None, "a strategy ends with a result"
     signals.searching.discard(writer.name)  # everything that counts is recorded; training can start again from there
-    summary = yield from _evaluate(writer, task, config, state, result, tell)
+    summary = {}
+    if config.strategy == EVALUATE or not left:
+        summary = yield from _evaluate(writer, task, config, state, result, tell, desk.glance)
     tell(Finished("stopped" if result.stopped else "finished", result.step, summary))
 
 
@@ -454,9 +480,18 @@ def _around(writer: RunWriter, backend: str) -> str:
 
 
 def _evaluate(
-    writer: RunWriter, task: ImageTask | LanguageTask, config: SearchConfig, state: State, result: Result, tell: Say
+    writer: RunWriter,
+    task: ImageTask | LanguageTask,
+    config: SearchConfig,
+    state: State,
+    result: Result,
+    tell: Say,
+    look: Callable[[], None],
 ) -> Generator[None, None, dict[str, Any]]:
-    """The discretisation gap and the cells trained from scratch; what an earlier process trained is not done again."""
+    """The discretisation gap and the cells trained from scratch; what an earlier process trained is not done again.
+
+    `look` is called before each training step; it ends the training by raising `Skipped`.
+    """
     from darts_core import evaluate, evaluate_text
     from darts_core.language import LanguageTask, task_of
 
@@ -482,14 +517,17 @@ def _evaluate(
         mix = method.relax(state.alphas, end)
         supernet = lambda: supernet_of(task, method, state.stage, state.built)  # noqa: E731
     if isinstance(task, LanguageTask):
-        compared = evaluate_text.compare(task, config, state, mix, genotype, trained, supernet)
+        compared = evaluate_text.compare(task, config, state, mix, genotype, trained, supernet, look)
     else:
         assert not isinstance(clean, LanguageTask), "both are of images"
-        compared = evaluate.compare(task, clean, config, state, mix, genotype, trained, supernet)
-    for event in compared:
-        tell(event)
-        trained.append(event)
-        yield
+        compared = evaluate.compare(task, clean, config, state, mix, genotype, trained, supernet, look)
+    try:
+        for event in compared:
+            tell(event)
+            trained.append(event)
+            yield
+    except Skipped:
+        pass
     return evaluate.summary(trained)
 
 

@@ -41,6 +41,7 @@ def compare(
     genotype: Genotype,
     done: Sequence[Trained],
     supernet: Callable[[], Any],
+    look: Callable[[], None] = lambda: None,
 ) -> Iterator[Trained]:
     """The supernet, its pruned form, the derived cell and random cells, one `Trained` each.
 
@@ -51,12 +52,13 @@ def compare(
         clean: the same without label noise, to train on and for test images.
         done: what an earlier, interrupted process already trained; not trained again.
         supernet: builds the net that the weights in `state` belong to.
+        look: called before each training step; what it raises ends the training.
     """
     known = {(t.role, t.index) for t in done}
     if mix is not None and {("supernet", 0), ("pruned", 0)} - known:
         yield from _supernets(task, clean, state, mix, genotype, known, supernet())
     for other, role, index in to_train(config, task.space, genotype, known):
-        yield train(clean, config, other, role, index)
+        yield train(clean, config, other, role, index, look)
 
 
 def to_train(
@@ -108,7 +110,14 @@ def _supernets(
         )
 
 
-def train(task: ImageTask, config: SearchConfig, genotype: Genotype, role: str, index: int) -> Trained:
+def train(
+    task: ImageTask,
+    config: SearchConfig,
+    genotype: Genotype,
+    role: str,
+    index: int,
+    look: Callable[[], None] = lambda: None,
+) -> Trained:
     """Train a derived cell from scratch on all training images and test it: SGD, cosine to zero, the search's own
     rates.
 
@@ -123,6 +132,7 @@ def train(task: ImageTask, config: SearchConfig, genotype: Genotype, role: str, 
     for epoch in range(config.retrain_epochs):
         rate = config.w_lr * (1 + math.cos(math.pi * epoch / config.retrain_epochs)) / 2
         for step in range(task.steps("all")):
+            look()
             # the epochs of each repetition are numbered apart, so that repetitions see different orders of data
             images, labels = task.batch("all", index * config.retrain_epochs + epoch, step)
             loss = F.cross_entropy(net(images), labels)

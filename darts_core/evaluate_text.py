@@ -39,13 +39,14 @@ def compare(
     genotype: Genotype,
     done: Sequence[Trained],
     supernet: Callable[[], Any],
+    look: Callable[[], None] = lambda: None,
 ) -> Iterator[Trained]:
     """The supernet, its pruned form, the derived cell and random cells, as `evaluate.compare` for images."""
     known = {(t.role, t.index) for t in done}
     if mix is not None:
         yield from _supernets(task, config, state, mix, genotype, known, supernet())
     for other, role, index in to_train(config, task.space, genotype, known):
-        yield train(task, config, other, role, index)
+        yield train(task, config, other, role, index, look)
 
 
 def _supernets(
@@ -75,7 +76,14 @@ def _supernets(
         )
 
 
-def train(task: LanguageTask, config: SearchConfig, genotype: Genotype, role: str, index: int) -> Trained:
+def train(
+    task: LanguageTask,
+    config: SearchConfig,
+    genotype: Genotype,
+    role: str,
+    index: int,
+    look: Callable[[], None] = lambda: None,
+) -> Trained:
     """Train a derived cell from scratch for `retrain_epochs`, with the search's own rates, and test it.
 
     A pure function of its arguments: initial weights, stretches and masks come from (config.seed, index).
@@ -92,7 +100,7 @@ def train(task: LanguageTask, config: SearchConfig, genotype: Genotype, role: st
     for epoch in range(config.retrain_epochs):
         turn = (1 + math.cos(math.pi * epoch / config.retrain_epochs)) / 2
         rate = config.w_lr_min + (config.w_lr - config.w_lr_min) * turn
-        nats = _read(net, plan, sgd, config, rate, (index, epoch))
+        nats = _read(net, plan, sgd, config, rate, (index, epoch), look)
     test = score(net, plan, "test", min(VALID_COLUMNS, task.longest("test")))
     return Trained(
         role=role,  # type: ignore[arg-type]
@@ -112,11 +120,18 @@ def train(task: LanguageTask, config: SearchConfig, genotype: Genotype, role: st
 
 
 def _read(
-    net: RecurrentNetwork, plan: TextPlan, sgd: Momentum, config: SearchConfig, rate: float, words: tuple[int, int]
+    net: RecurrentNetwork,
+    plan: TextPlan,
+    sgd: Momentum,
+    config: SearchConfig,
+    rate: float,
+    words: tuple[int, int],
+    look: Callable[[], None],
 ) -> float:
     """Read the text once at this rate; the mean loss in nats per token."""
     carry, losses = zero_carry(config.batch, config.units, net.words), []
     for step in range(plan.steps("all", words[1])):
+        look()
         batch = plan.batch("all", words[1], step)
         reseed(seed(config.seed, "retrain dropout", *words, step))
         said, carry = net(batch.tokens, carry.detach())

@@ -91,6 +91,14 @@ class CellSpec:
             else f"in {state}"
         )
 
+    def state_words(self, state: int) -> str:
+        """A state as one says it to somebody who does not see the picture."""
+        if state >= self.inputs:
+            return f"node {state - self.inputs}"
+        return {2: ("two cells back", "one cell back"), 1: ("the input",)}.get(
+            self.inputs, tuple(f"input {i}" for i in range(self.inputs))
+        )[state]
+
     def choices(self, edge: int) -> list[str]:
         """The operations from which a cell may be drawn on `edge`.
 

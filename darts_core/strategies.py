@@ -111,6 +111,7 @@ def catalogue() -> dict[str, Any]:
             "plain": not entry.baseline and _plain(entry.factory()),
             "edge_alphas": _has_edge_alphas(entry.factory),
             "partial": partial_options(entry.factory),
+            "stages": 1 if entry.baseline else len(entry.factory().stages),
             "card": _card(entry.factory),
             "options": _options(entry),
         }

@@ -190,3 +190,17 @@ def test_without_any_comparison_the_page_says_how_to_make_one(folder: Path, monk
 
     monkeypatch.setattr(contest, "BUNDLED", folder / "none")
     assert any("darts_core compare" in code.value for code in page().code)
+
+
+# Settings that differ
+
+
+def test_settings_that_differ_are_said_in_words_and_how_they_were_computed_is_none_of_them() -> None:
+    one, other = fake_writer.info("one", 80), fake_writer.info("other", 80, {"a_lr": 0.02})
+    one["config"] |= {"backend": "auto", "threads": 1}
+    other["config"] |= {"backend": "compiled", "threads": 2}
+    infos = {"one": one, "other": other}
+    (row,) = compare.differences(infos)
+    assert (row["setting"], row["other"]) == ("a_lr", "0.02") and row["what it is"].startswith("Learning rate of the")
+    assert "(threads and form of the supernet)" in compare.computed_apart(infos)
+    assert compare.computed_apart({"one": one, "again": one}) == "" and compare.differences({"one": one}) == []

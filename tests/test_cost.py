@@ -156,7 +156,24 @@ def test_the_share_of_channels_follows_the_method_its_parts_and_its_stages() -> 
     worn = SearchConfig.from_dict({"parts": "partial-channels", "partial-channels.share": 8})
     assert worn.partial_channels() == 8
     staged = SearchConfig.from_dict({"strategy": "dr-nas", "first": 4, "second": 2})
-    assert [staged.partial_channels(stage) for stage in range(3)] == [4, 2, 2] and staged.stages_of_channels() == 2
+    assert [staged.partial_channels(stage) for stage in range(3)] == [4, 2, 2] and staged.stages() == 2
     for settings, stages in ((worn, 1), (staged, 2), (SearchConfig.from_dict({"strategy": "pc-darts"}), 1)):
         for stage in range(stages):
             assert method_of(settings).net_of(stage)["partial_channels"] == settings.partial_channels(stage)
+
+
+def test_the_stages_of_p_darts_are_as_deep_as_the_method_makes_them() -> None:
+    """The mixture's cost follows the supernet: with each stage some cells more."""
+    settings = SearchConfig.from_dict(
+        {"strategy": "p-darts", "space": "s2", "cells": 3, "channels": 4, "more_cells": 2}
+    )
+    method, space, image = method_of(settings), settings.search_space(), cost.KNOWN["digits"]
+    assert settings.stages() == len(method.stages) == 3
+    counted = []
+    for stage in range(3):
+        assert settings.supernet_cells(stage) == settings.cells + method.net_of(stage).get("more_cells", 0)
+        found = cost.costs_of(space, settings, image, True, stage)
+        deeper = cost.costs_of(space, settings.with_(cells=3 + 2 * stage), image, True)
+        assert found is not None and deeper is not None and found.whole() == deeper.whole()
+        counted.append(found.whole().params)
+    assert counted == sorted(counted) and len(set(counted)) == 3

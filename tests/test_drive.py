@@ -15,7 +15,7 @@ import torch
 from darts_core.config import SearchConfig
 from darts_core.drive import branch, drive, new_run
 from darts_core.errors import BadInput
-from darts_core.events import Order, Step
+from darts_core.events import Order, Step, Trained
 from darts_core.runs import RunReader, RunWriter, send_order
 
 CONFIG = SearchConfig.from_dict(
@@ -87,6 +87,32 @@ def test_pause_freezes_step_makes_one_and_resume_goes_on(tmp_path: Path) -> None
     rates = reader.steps()["metrics"][:, 5]
     assert set(rates[: frozen + 1]) == {np.float32(0.1)} and set(rates[frozen + 1 :]) == {np.float32(0.25)}
     assert not any((tmp_path / "live" / "commands").iterdir())
+
+
+def test_a_stop_ends_at_once_and_trains_nothing(tmp_path: Path) -> None:
+    """Who clicks Stop does not wait for three networks that are trained from scratch: Train this cell does that."""
+    config = CONFIG.with_(retrain_epochs=1000, random_cells=1)
+    assert drive(new_run(tmp_path, "left", config, ["test"]), config, orders={7: [Order("a", "stop")]}) == 0
+    told = [line["type"] for line in RunReader(tmp_path, "left").events()[0]]
+    assert told[-3:] == ["checkpoint", "result", "finished"] and "trained" not in told
+    status = RunReader(tmp_path, "left").status()
+    assert (status.state, status.step) == ("stopped", 7)
+
+
+def test_a_stop_while_its_cell_is_trained_ends_that_and_the_search_counts_as_finished(tmp_path: Path) -> None:
+    config = CONFIG.with_(epochs=1, retrain_epochs=1000, random_cells=1)
+    asked: list[str] = []
+
+    def say(event: Any) -> None:
+        if isinstance(event, Trained) and event.role == "pruned" and not asked:
+            asked.extend(send_order(tmp_path, "long", kind) for kind in ("pause", "stop"))
+
+    assert drive(new_run(tmp_path, "long", config, ["test"]), config, say) == 0
+    assert RunReader(tmp_path, "long").status().state == "finished"
+    assert [event["role"] for event in lines(tmp_path, "long", "trained")] == ["supernet", "pruned"]
+    answers = [(event["kind"], event["accepted"], event["reason"]) for event in lines(tmp_path, "long", "applied")]
+    assert answers == [("pause", False, "the search is over; its cell is being trained"), ("stop", True, "")]
+    assert not any((tmp_path / "long" / "commands").iterdir())
 
 
 def test_a_crash_leaves_a_sentence_and_resuming_equals_never_having_crashed(tmp_path: Path) -> None:

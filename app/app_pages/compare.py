@@ -291,11 +291,14 @@ if found:
     truth(found)
 if len(found) > 1:
     st.markdown("#### Settings that differ")
-    rows = compare.differences({run.name: run.info for run in found})
+    shown = {run.name: run.info for run in found}
+    rows = compare.differences(shown)
     if rows:
         st.dataframe(rows, hide_index=True, key="differences", alt="Settings that differ between the runs")
     else:
         st.caption("None: these runs have the same settings.")
+    if computed := compare.computed_apart(shown):
+        st.caption(computed)
     st.markdown("#### Derived cells")
     cells(found)
 st.markdown("#### Several seeds as one picture")

@@ -27,6 +27,7 @@ from darts_core.view.tables import before_worse
 ROOT = runs.runs_root()
 VIEW = ("cell", "edge", "step", "show")  # what of the board the URL holds, besides the run
 ALIVE = ("starting", "running", "paused")
+TRAINING = "evaluate"  # phase of a search that is over, while its cell is trained
 
 
 @st.fragment(run_every=2.0)
@@ -51,12 +52,12 @@ def picker() -> None:
 
 
 @st.fragment(run_every=1.0)
-def head(name: str, drawn: tuple[str, bool]) -> None:
+def head(name: str, drawn: tuple[str, bool, bool]) -> None:
     """State and progress. `drawn` is what the page around it was drawn for; something else redraws the page."""
     try:
         source = stream.feed(name)
         status = source.status()
-        now = status["state"], before_worse(source.told()) is not None
+        now = status["state"], before_worse(source.told()) is not None, status["phase"] == TRAINING
     except BadInput as problem:
         trouble(problem)
         return
@@ -191,15 +192,16 @@ worse = before_worse(events) is not None
 title, lives = heading(info), ours and state in ALIVE
 st.subheader(escaped(title), anchor=False)
 st.caption(escaped(described(info) if title == current else f"{current}: {described(info)}"))
-head(current, (state, worse))
+trains = status["phase"] == TRAINING
+head(current, (state, worse, trains))
 begun = state != "starting"
 cell, ended = ending.newest_cell(events), state in stream.COMPLETE
 with st.container(horizontal=True, gap="small"):
     with st.container(width="content"):
         if lives:
-            steering.controls(current, state)
+            steering.controls(current, state, trains)
     panel = (steering.steer, current, config["strategy"], config)
-    steering.place(lives and begun, "Steer", "tune", "Change settings while it runs.", *panel)
+    steering.place(lives and begun and not trains, "Steer", "tune", "Change settings while it runs.", *panel)
     with st.container(width="content"):
         to_train = ended and ending.trains(info)
         if to_train and cell is not None and ending.train(current, info, cell["genotype"], invites=state != "failed"):
@@ -222,7 +224,7 @@ if state == "corrupt":
 elif state == "starting" and meanwhile:
     until_then(meanwhile)
 else:
-    the_board(info, empty, state, orders=lives, goes_back=ours and begun)
+    the_board(info, empty, state, orders=lives and not trains, goes_back=ours and begun)
 if ended and cell is not None:
     ending.drawing(current, cell)
     for sentence in result(events, fixed=not ending.trains(info)):

@@ -58,14 +58,22 @@ ORDERS = (  # label, icon, order, states in which it makes sense, what it does; 
 
 
 @st.fragment
-def controls(name: str, state: str) -> None:
-    """Buttons for the orders that a search in this state takes."""
+def controls(name: str, state: str, trains: bool) -> None:
+    """Buttons for the orders that a search in this state takes. `trains`: it is over, and its cell is being trained."""
     with st.container(horizontal=True, gap="small"):
+        if trains:
+            does = "The search is over; its cell is being trained to see what it is worth. Ends now with what is known."
+            if st.button("Skip the training", icon=":material/skip_next:", key="skip", help=does):
+                send(name, "stop")
+            return
         for label, icon, kind, states, does in ORDERS:
             if state in states and st.button(label, icon=f":material/{icon}:", key=f"order-{kind}", help=does):
                 send(name, kind)
         with st.popover("Stop", icon=":material/stop:"):
-            st.write("Stop this search? It derives its cell from where it is now and cannot go on afterwards.")
+            st.write(
+                "Stop this search? It derives its cell from where it is now and cannot go on afterwards. What that "
+                "cell is worth is not measured then; Train this cell does that."
+            )
             if st.button("Stop it", type="primary", key="stop"):
                 send(name, "stop")
 

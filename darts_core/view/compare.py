@@ -11,7 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from darts_core.config import settings_of
 from darts_core.derive import skip_of
+from darts_core.errors import BadInput
 from darts_core.events import short
 from darts_core.genotype import Genotype
 from darts_core.view.recorded import Recorded
@@ -20,7 +22,8 @@ from darts_core.view.tables import WINDOWS, probes, running_mean, shares
 Info = Mapping[str, Any]
 Align = Literal["step", "epoch", "percent"]
 ALIGNS: tuple[Align, ...] = ("step", "epoch", "percent")
-NOT_THE_SEARCH = ("seed", "threads", "device", "backend", "pace")  # settings that do not make another experiment
+COMPUTED = {"threads": "threads", "device": "device", "backend": "form of the supernet", "pace": "pace of watching"}
+NOT_THE_SEARCH = ("seed", *COMPUTED)  # settings that do not make another experiment
 GRID = 101  # places at which mean and band of several curves are taken
 
 
@@ -94,14 +97,43 @@ def kinship(infos: Mapping[str, Info]) -> list[str]:
 
 
 def differences(infos: Mapping[str, Info]) -> list[dict[str, str]]:
-    """One row per setting that is not the same in all runs: {"setting": ..., run: value, ...}."""
-    keys = dict.fromkeys(key for info in infos.values() for key in info["config"])
+    """One row per setting that is not the same in all runs: {"setting": name, "what it is": ..., run: value, ...}.
+
+    How a search was computed is none of them: see `computed_apart`.
+    """
     rows = []
-    for key in keys:
-        values = {name: info["config"].get(key) for name, info in infos.items()}
-        if len({json.dumps(value) for value in values.values()}) > 1:
-            rows.append({"setting": key, **{name: "" if v is None else short(v) for name, v in values.items()}})
+    for key, values in _apart(infos).items():
+        if key in COMPUTED:
+            continue
+        shown = {name: "" if v is None else short(v) for name, v in values.items()}
+        rows.append({"setting": key, "what it is": _meaning(key, infos), **shown})
     return rows
+
+
+def _meaning(key: str, infos: Mapping[str, Info]) -> str:
+    """What a setting is, in words; empty where none of the methods knows it any more."""
+    for info in infos.values():
+        try:
+            known = settings_of(info["config"].get("strategy", ""), info["config"].get("parts", ""))
+        except BadInput:  # a method of another version
+            continue
+        if key in known:
+            return known[key].doc.rstrip(".")
+    return ""
+
+
+def computed_apart(infos: Mapping[str, Info]) -> str:
+    """A sentence where runs were computed in different ways, which is no other search; empty: they were not."""
+    found = [words for key, words in COMPUTED.items() if key in _apart(infos)]
+    how = f"{', '.join(found[:-1])} and {found[-1]}" if len(found) > 1 else "".join(found)
+    return f"How they were computed differs as well ({how}); that changes rounding alone." if how else ""
+
+
+def _apart(infos: Mapping[str, Info]) -> dict[str, dict[str, Any]]:
+    """Setting -> run -> value, of the settings that are not equal in all runs."""
+    keys = dict.fromkeys(key for info in infos.values() for key in info["config"])
+    found = {key: {name: info["config"].get(key) for name, info in infos.items()} for key in keys}
+    return {key: runs for key, runs in found.items() if len({json.dumps(value) for value in runs.values()}) > 1}
 
 
 class Change(NamedTuple):

@@ -7,7 +7,8 @@ from xml.sax.saxutils import escape
 from darts_core.tally import Tally
 from darts_core.view.palette import FONT, INK, LINE, MUTED, PAPER
 
-LEFT, WIDTH, TALL, TOP = 190.0, 620.0, 34.0, 70.0
+LEAST, WIDTH, TALL, TOP = 190.0, 620.0, 34.0, 70.0
+LETTER = 7.2  # width of a letter of a method's name, at most on average
 DOT, MEAN, BAND = "#0072B2", "#262730", "#E6E8EE"
 
 
@@ -18,7 +19,8 @@ def contest_svg(tally: Tally) -> str:
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     margin = max(0.005, 0.06 * (high - low))
     low, high = max(0.0, low - margin), min(1.0, high + margin)
-    x = lambda value: LEFT + (value - low) / (high - low) * WIDTH  # noqa: E731
+    left = max([LEAST, *(LETTER * len(row.method) + 32 for row in rows)])
+    x = lambda value: left + (value - low) / (high - low) * WIDTH  # noqa: E731
     height = TOP + TALL * len(rows) + 56
     parts = [_text(20, 30, tally.name, 17, INK, 600), _text(20, 50, f"Test accuracy, {tally.source}", 12, MUTED)]
     bottom = TOP + TALL * len(rows)
@@ -29,7 +31,7 @@ def contest_svg(tally: Tally) -> str:
         )
         parts.append(f'<path d="M{mean:.1f},{TOP}V{bottom}" stroke="{MUTED}" stroke-dasharray="4 3"/>')
         parts.append(
-            _text(LEFT, bottom + 44, "grey: eight of ten cells drawn at random; dashed: their mean", 12, MUTED)
+            _text(left, bottom + 44, "grey: eight of ten cells drawn at random; dashed: their mean", 12, MUTED)
         )
     for k in range(6):
         value = low + (high - low) * k / 5
@@ -38,15 +40,15 @@ def contest_svg(tally: Tally) -> str:
     for number, row in enumerate(rows):
         y = TOP + TALL * (number + 0.5)
         found = row.values("accuracy")
-        parts.append(f'<path d="M{LEFT},{y}H{LEFT + WIDTH}" stroke="{LINE}" stroke-width="0.6"/>')
-        parts.append(_text(LEFT - 12, y + 4, row.method, 13, INK, anchor="end"))
+        parts.append(f'<path d="M{left},{y}H{left + WIDTH}" stroke="{LINE}" stroke-width="0.6"/>')
+        parts.append(_text(left - 12, y + 4, row.method, 13, INK, anchor="end"))
         mean = x(sum(found) / len(found))
         parts.append(f'<path d="M{mean:.1f},{y - 10}v20" stroke="{MEAN}" stroke-width="3"/>')
         for value in found:
             parts.append(f'<circle cx="{x(value):.1f}" cy="{y}" r="5" fill="{DOT}" fill-opacity="0.55"/>')
     label = escape("; ".join(f"{r.method} {100 * sum(v) / len(v):.1f} %" for r in rows if (v := r.values("accuracy"))))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + WIDTH + 40:g} {height:g}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + WIDTH + 40:g} {height:g}" role="img" '
         f'aria-label="{label}"><rect width="100%" height="100%" fill="{PAPER}"/>{"".join(parts)}</svg>'
     )
 

@@ -97,6 +97,7 @@ def _cell(run: Recorded, kind: str) -> dict[str, Any]:
         "colours": colours(cell.ops),
         "edges": [list(edge) for edge in cell.edges],
         "states": [cell.state_name(state) for state in range(cell.states)],
+        "spoken": [cell.state_words(state) for state in range(cell.states)],
         "layout": cell_layout(cell).to_json(),
         "mix": _text(np.round(65535 * np.clip(mix / whole, 0, 1)).astype("<u2")),
         "kept": _text(run.choices[kind][1].astype(np.uint8)),

@@ -8,7 +8,7 @@
      onOp(op | null)      a person points at a stripe of this operation, or at none any more
    update({layout, edges, states, ops, colours, weights, kept, held, tween, alt})
      layout   boxes and lines of darts_core/view/layout.py     edges   [[source, target], ...]
-     states   names of the states, for labels                  weights row-major (edges x ops), any array of numbers
+     spoken   the states in words, for labels                  weights row-major (edges x ops), any array of numbers
      kept     per edge true or false, or null: others fade     tween   milliseconds; 0 jumps
      alt      what the drawing is, "Normal cell"            held    per edge what was pinned or banned on it, or ""
 */
@@ -17,7 +17,7 @@ function mountRibbon(host, options = {}) {
   const WIDE = 15; // thickness of a ribbon
   const SAMPLES = 37; // points along a ribbon
   const SEAM = 0.1; // overlap of neighbouring bands, so that no light shines between them
-  const THIN = 0.12; // bands below this thickness are left out
+  const THIN = 0.015; // bands below this thickness, a thousandth of the ribbon, are left out
   const STILL = 0.002; // an edge is drawn again when one of its weights moved by more than this
 
   const reduced = window.matchMedia("(prefers-reduced-motion: reduce)");
@@ -34,7 +34,7 @@ function mountRibbon(host, options = {}) {
   /** Show new data; the bands move there within `tween` milliseconds. */
   function update(next) {
     data = next;
-    const key = JSON.stringify([next.layout, next.edges, next.ops, next.colours, next.states]);
+    const key = JSON.stringify([next.layout, next.edges, next.ops, next.colours, next.spoken]);
     if (key !== built) {
       built = key;
       build();
@@ -190,10 +190,10 @@ function mountRibbon(host, options = {}) {
         .join(", ");
       const total = row.reduce((sum, weight) => sum + weight, 0);
       const sum = Math.abs(total - 1) < 0.005 ? "" : ` (weights sum to ${total.toFixed(2)})`;
-      const [source, end] = data.edges[e].map((state) => data.states[state]);
+      const [source, end] = data.edges[e].map((state) => data.spoken[state]);
       const held = data.held?.[e] ? `, ${data.held[e]} by hand` : "";
       part.badge.classList.toggle("rb-on", Boolean(held));
-      const sentence = `Edge ${source} to ${end}: ${said}${sum}${held}`;
+      const sentence = `Edge from ${source} to ${end}: ${said}${sum}${held}`;
       if (part.title.textContent === sentence) return;
       part.title.textContent = sentence;
       part.group.setAttribute("aria-label", sentence);
@@ -263,7 +263,7 @@ function mountRibbon(host, options = {}) {
   }
 
   function round(value) {
-    return Math.round(value * 10) / 10;
+    return Math.round(value * 100) / 100; // so that stripes are as wide as their weights to a thousandth
   }
 
   return { update, select, highlight, svg, destroy };

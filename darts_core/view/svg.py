@@ -22,7 +22,7 @@ from darts_core.view.palette import FILL, FONT, INK, KIND_TITLES, LINE, MUTED, O
 WIDE = 15.0  # thickness of a ribbon, in drawing units
 SAMPLES = 37  # points along a ribbon
 SEAM = 0.1  # bands overlap by this much, so that no light shines between them
-THIN = 0.12  # bands below this thickness are left out
+THIN = 0.015  # bands below this thickness, a thousandth of the ribbon, are left out
 FADED = 0.16  # opacity of edges that derivation drops
 
 # ---------------------------------------------------------------------------------------------- a mix, drawn as ribbons
@@ -91,7 +91,7 @@ def _band(curve: tuple[np.ndarray, np.ndarray], low: float, high: float) -> np.n
 
 
 def _path(around: np.ndarray) -> str:
-    return "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in around) + "Z"
+    return "M" + "L".join(f"{x:.2f},{y:.2f}" for x, y in around) + "Z"
 
 
 def _curve(line: Line) -> tuple[np.ndarray, np.ndarray]:
@@ -109,12 +109,13 @@ def _curve(line: Line) -> tuple[np.ndarray, np.ndarray]:
 
 
 def edge_sentence(cell: CellSpec, edge: int, weights: Sequence[float]) -> str:
-    """ "Edge c_{k-2} to node 1: skip_connect 31 %, ..." with the three strongest operations, as pages say it too."""
-    source, target = (cell.state_label(state) for state in cell.edges[edge])
+    """ "Edge from two cells back to node 1: skip_connect 31 %, ..." with the three strongest operations."""
+    source, target = (cell.state_words(state) for state in cell.edges[edge])
     strongest = sorted(range(len(cell.ops)), key=lambda op: -weights[op])[:3]
     said = ", ".join(f"{cell.ops[op]} {100 * weights[op]:.0f} %" for op in strongest)
     total = float(np.sum(weights))
-    return f"Edge {source} to {target}: {said}" + ("" if abs(total - 1) < 0.005 else f" (weights sum to {total:.2f})")
+    more = "" if abs(total - 1) < 0.005 else f" (weights sum to {total:.2f})"
+    return f"Edge from {source} to {target}: {said}{more}"
 
 
 # ----------------------------------------------------------------------------------------------------- a derived cell

@@ -129,7 +129,7 @@ class Ribbon(Late, anywidget.AnyWidget):
         drawn = {
             "layout": cell_layout(cell).to_json(),
             "edges": [list(edge) for edge in cell.edges],
-            "states": [cell.state_label(state) for state in range(cell.states)],
+            "spoken": [cell.state_words(state) for state in range(cell.states)],
             "ops": list(cell.ops),
             "colours": colours(cell.ops),
             "alt": title,
