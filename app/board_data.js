@@ -47,7 +47,7 @@ const grouped = (count) => count.toLocaleString("en-US");
 
 /** A message of a process as a sentence, as `sentence` in app/words.py. */
 function sentence(message) {
-  const said = message.trim().replace(/^search: /, "");
+  const said = message.trim().replace(/^(search|evaluate): /, "");
   return said ? said[0].toUpperCase() + said.slice(1) + (/[.!?]$/.test(said) ? "" : ".") : "";
 }
 

@@ -161,7 +161,7 @@ function isPlain(board) {
 function statusSentence(board) {
   const { status, records, view } = board;
   const state = board.stateName;
-  const held = view.mode === "hold" && board.live ? " Your view is held; the search goes on." : "";
+  const held = view.mode === "hold" && board.live ? ` Your view is held; the ${board.data.fixed ? "training" : "search"} goes on.` : "";
   if (board.link === "down" && !records) return board.linkWhy || "The server cannot be reached; trying again.";
   if (state === "starting")
     return records?.count
@@ -186,7 +186,7 @@ function runningSentence(board) {
   const phase = story.phases.at(-1);
   if (phase?.name === "evaluate") return phase.message || "Training the derived cell to see what it is worth.";
   if (board.slow) return `Last update ${Math.floor(board.age)} s ago.`;
-  const rate = status.rate ? `${status.rate.toFixed(status.rate < 10 ? 1 : 0)} steps/s` : "searching";
+  const rate = status.rate ? `${status.rate.toFixed(status.rate < 10 ? 1 : 0)} steps/s` : board.data.fixed ? "training" : "searching";
   const left = status.rate && board.totalSteps ? (board.totalSteps - (records?.lastStep ?? 0)) / status.rate : 0;
   return left > 0 ? `${rate}, about ${duration(left)} left.` : `${rate}.`;
 }
@@ -460,13 +460,11 @@ function startPanel() {
       const phases = board.story.phases;
       const now = Date.now() / 1000;
       const began = phases[0]?.time ?? board.began / 1000;
-      const current = Math.max(
-        0,
-        stages.findIndex(([name]) => name === phases.at(-1)?.name),
-      );
+      const stageOf = (phase) => stages.findIndex(([name]) => name === (phase?.name === "train" ? "search" : phase?.name));
+      const current = Math.max(0, stageOf(phases.at(-1)));
       rows.forEach((row, i) => {
-        const own = phases.find((phase) => phase.name === stages[i][0]);
-        const next = phases.find((phase) => stages.findIndex(([name]) => name === phase.name) > i);
+        const own = phases.find((phase) => stageOf(phase) === i);
+        const next = phases.find((phase) => stageOf(phase) > i);
         row.el.dataset.stage = i < current ? "done" : i === current ? "now" : "next";
         say(row.message, own?.message ?? "");
         const since = own?.time ?? (i === 0 ? began : null);

@@ -21,11 +21,12 @@ STATES = {
     "silent": ("silent", "gray"),
     "corrupt": ("cannot be read", "red"),
 }
-PHASES = {  # what a search without a step is busy with
+PHASES = {  # what a run without a step is busy with
     "process": "a process of its own has started",
     "torch": "loading PyTorch",
     "data": "preparing the data",
     "search": "making the first step",
+    "train": "making the first step",
 }
 SLOW = 2.0  # seconds without anything new, from which the page says so
 
@@ -38,7 +39,7 @@ def escaped(text: str) -> str:
 
 def sentence(message: str) -> str:
     """A message of a process as a sentence: a capital at its start, a full stop at its end, no "search:" before it."""
-    said = " ".join(message.split()).removeprefix("search: ")
+    said = " ".join(message.split()).removeprefix("search: ").removeprefix("evaluate: ")
     return said[:1].upper() + said[1:] + ("" if said.endswith((".", "!", "?")) or not said else ".")
 
 

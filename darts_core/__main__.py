@@ -434,7 +434,7 @@ net_commands.add_to(
     app,
     net_commands.Parts(
         console,
-        lambda writer, config, as_json, quiet: _run(writer, config, as_json, quiet),
+        lambda writer, config, as_json, place: _run(writer, config, as_json, quiet=False, place=place),
         lambda reader, step: _genotype_of(reader, step),
         lambda pairs: _assignments(pairs),
         lambda text: _seed_numbers(text),
@@ -445,20 +445,32 @@ net_commands.add_to(
 
 
 def _run(
-    writer: RunWriter, config: SearchConfig, as_json: bool, quiet: bool, orders: Mapping[int, list[Order]] | None = None
+    writer: RunWriter,
+    config: SearchConfig,
+    as_json: bool,
+    quiet: bool,
+    orders: Mapping[int, list[Order]] | None = None,
+    place: int | None = None,
 ) -> int:
-    """Drive an open run with a progress bar (or, quiet, into its log), and say how it ended."""
+    """Drive an open run with a progress bar (or, quiet, into its log), and say how it ended.
+
+    `place`: which of several runs it is, from 0; what it found is then said by whoever drives them all.
+    """
     name, root = writer.name, writer.root
     if quiet:
         into_log(writer.folder / "log.txt")
     with progress_bars() as progress:
-        code = drive(writer, config, Reporter(name, progress), orders)
+        cell = str(config.options.get("label") or "the cell") if config.strategy == EVALUATE else ""
+        code = drive(writer, config, Reporter(name, progress, first=not place, cell=cell), orders)
     reader = RunReader(root, name)
     status = reader.status()
     genotype = _genotype_of(reader, None) if status.step and status.state in ("finished", "stopped") else None
-    if genotype is not None and config.strategy != EVALUATE:
+    alone = place is None
+    if genotype is not None and alone and config.strategy != EVALUATE:
         draw(genotype)
-    if status.state == "interrupted":
+    if genotype is not None and alone and config.strategy == EVALUATE:
+        console.print(net_commands.trained_table(net_commands.spread([reader])))
+    if status.state == "interrupted" and alone:
         console.print(
             f"stopped at step {status.step}, nothing is lost; go on with:  {PROGRAM} resume {name}",
             markup=False,

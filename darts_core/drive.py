@@ -456,8 +456,9 @@ def _start(writer: RunWriter, say: Say, backend: str) -> tuple[State | None, Map
     from darts_core.search.state import from_bytes
 
     found = writer.last_good_checkpoint()
+    busy = "train" if writer.info["config"].get("strategy") == EVALUATE else "search"
     for sentence in found.skipped:
-        writer.append(Phase("search", f"a checkpoint cannot be used, the one before it is: {sentence}"))
+        writer.append(Phase(busy, f"a checkpoint cannot be used, the one before it is: {sentence}"))
     if found.event is None and writer.step == writer.first_step - 1:
         return None, {}
     state = from_bytes(found.data, found.event.file) if found.event else None

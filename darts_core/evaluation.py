@@ -9,18 +9,19 @@ code (drop path ramps to 0.2, not 0.3).
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from darts_core import io
 from darts_core.config import EVALUATE, Preset, Scalar, SearchConfig
 from darts_core.errors import BadInput, unknown
-from darts_core.genotype import CellGenes, Gene, Genotype, random_genotype
+from darts_core.genotype import RECURRENT, CellGenes, Gene, Genotype, random_genotype
 from darts_core.space import SearchSpace, space_named
 from darts_core.zoo import genotype_named
 
 INHERITED = ("dataset", "path", "resize")  # what an evaluation takes from the search whose cell it trains
+CHAIN = "chain"  # the kind of cell that is a chain of blocks, in place of cells that are repeated
 _COMMON: Mapping[str, Scalar] = {"strategy": EVALUATE, "train_portion": 0.5, "shuffle_split": True, "seed": 0}
 
 _TEXT: Mapping[str, Scalar] = {
@@ -108,9 +109,20 @@ def evaluation_config(preset: str, cell: Genotype, label: str, changes: Mapping[
     if preset == "quick":
         values |= QUICK.get(str(changes.get("dataset", "digits")), {})
     values |= changes
-    if "reduce" not in cell.cells:
-        values.setdefault("reductions", "none")
+    if CHAIN in cell.cells:
+        values.setdefault("reductions", "none" if cell.count("skip_connect", CHAIN) else "thirds")
+        values["cells"] = changes.get("cells", len(cell.cells[CHAIN].nodes))
+    elif "reduce" not in cell.cells and any(genes.inputs == 2 for genes in cell.cells.values()):
+        values.setdefault("reductions", "none")  # between cells of one input fixed blocks halve the image
     return SearchConfig.from_dict(values)
+
+
+def settings_from(search: Mapping[str, Any], cell: Genotype) -> dict[str, Any]:
+    """What the training of a cell takes from the settings of the search that found it: its data; and a chain, whose
+    blocks are each made for their place, where the image is halved.
+    """
+    names = (*INHERITED, "reductions") if CHAIN in cell.cells else INHERITED
+    return {name: value for name in names if (value := search.get(name))}
 
 
 def cell_named(text: str, space: str = "darts", nodes: int = 0) -> tuple[Genotype, str]:
@@ -139,6 +151,30 @@ def all_skips(space: SearchSpace) -> Genotype:
     node = (Gene("skip_connect", 0), Gene("skip_connect", 1))
     cells = {kind: CellGenes((node,) * n, space.cells[kind].output) for kind, n in nodes.items()}
     return Genotype(space.name, cells)
+
+
+class Measure(NamedTuple):
+    """By what trained networks are compared: accuracy, or of language models perplexity."""
+
+    name: str  # in summaries: test_accuracy, valid_accuracy ...
+    sign: int  # 1: more is better
+    factor: float  # for people: per cent
+    unit: str
+
+    def best(self, values: Sequence[float]) -> int:
+        """The place of the best value, the first of equals."""
+        return max(range(len(values)), key=lambda i: self.sign * values[i])
+
+    def words(self, value: float) -> str:
+        return f"{self.factor * value:.2f}{self.unit}"
+
+
+ACCURACY, PERPLEXITY = Measure("accuracy", 1, 100.0, " %"), Measure("perplexity", -1, 1.0, "")
+
+
+def measure_of(cell: Genotype) -> Measure:
+    """The measure of the networks of this cell."""
+    return PERPLEXITY if RECURRENT in cell.cells else ACCURACY
 
 
 def title_of(config: SearchConfig) -> str:

@@ -90,11 +90,13 @@ class StageStarted:
 
 @dataclass(frozen=True)
 class Phase:
-    """What the process is busy with ("process", "torch", "data", "search", "evaluate"), for a page that waits."""
+    """What the process is busy with ("process", "torch", "data", "search" or "train", "evaluate"), for a page that
+    waits.
+    """
 
     name: str
     message: str
-    total_steps: int | None = None  # of the whole search, once it is known
+    total_steps: int | None = None  # of the whole search or training, once it is known
 
 
 @dataclass(frozen=True)

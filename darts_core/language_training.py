@@ -72,6 +72,7 @@ class LanguageTraining(Training):
         self.net: RecurrentNetwork = task.network(self.cell)
         self.params = dict(self.net.named_parameters())
         self.sgd = Momentum(self.params)
+        self.held_out = "test" if self.options.train_on == "all" else "arch"
         self.averaged: Averaged | None = None
         self.plan = TextPlan(
             task.text, seed=config.seed, batch=config.batch, arch_batch=VALID_COLUMNS, length=config.bptt,
@@ -95,7 +96,7 @@ class LanguageTraining(Training):
 
     def begins(self) -> Phase:
         words = f"{self.total} steps in {self.config.epochs} epochs; validation means the validation text"
-        return Phase("search", words, total_steps=self.total)
+        return Phase("train", words, total_steps=self.total)
 
     def one_step(self) -> Step:
         """SGD on one stretch; after the last one of an epoch the validation text is measured."""
@@ -151,7 +152,7 @@ class LanguageTraining(Training):
         yield Sample(self.step, self.epoch, self.written())
         if self.averaged is None and triggered(losses, metrics["valid_loss"], self.config.patience):
             self.averaged = Averaged()
-            yield Phase("search", AVERAGING.format(epoch=self.epoch + 2))
+            yield Phase("train", AVERAGING.format(epoch=self.epoch + 2))
         self.epoch, self.index, self.sums, self.carry = self.epoch + 1, 0, {}, self.fresh()
 
     def written(self) -> str:
@@ -160,17 +161,20 @@ class LanguageTraining(Training):
         return sample(self.net, text, None, SAMPLED[text.level], number)
 
     def end(self, stopped: bool) -> Iterator[Event]:
-        """The test text, read once, as a `Trained`; then the result."""
-        test = self.measured("test")
+        """The test text, read once, as a `Trained`; then the result. A training judged by validation never reads it."""
         last = dict(self.history[-1]["metrics"]) if self.history else {}
-        last |= {f"test_{name}": value for name, value in test.items()}
+        test = self.measured("test") if self.held_out == "test" else None
+        if test is not None:
+            last |= {f"test_{name}": value for name, value in test.items()}
+        elif "valid_accuracy" not in last:  # stopped before the first epoch was over
+            last |= {f"valid_{name}": value for name, value in self.measured("arch").items()}
         yield Trained(
             role="derived",
             index=0,
             seed=self.config.seed,
             genotype=self.cell.to_json(),
-            accuracy=last.get("valid_accuracy", test["accuracy"]),
-            test_accuracy=test["accuracy"],
+            accuracy=last["valid_accuracy"] if "valid_accuracy" in last else last["test_accuracy"],
+            test_accuracy=None if test is None else test["accuracy"],
             parameters=parameters(self.net),
             seconds=time.perf_counter() - self.began,
             epochs=len(self.history),

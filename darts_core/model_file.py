@@ -30,7 +30,8 @@ from darts_core.data.files import read_image
 from darts_core.errors import BadInput
 from darts_core.genotype import Genotype
 from darts_core.language_file import LanguageFile
-from darts_core.nets.fixed import STEMS, Network
+from darts_core.nets.derived import network_of
+from darts_core.nets.fixed import STEMS
 from darts_core.runs import RunReader
 from darts_core.search.state import from_bytes
 from darts_core.seeds import seed
@@ -190,7 +191,7 @@ def read(data: bytes, where: str) -> Model:
         raise BadInput(where, "metadata", "does not say which network these weights belong to", fix)
     card = Card.from_json(io.loads(metadata[KEY].encode(), where, io.HEADER_LIMIT), where)
     with torch.device("meta"):  # nothing is reserved before the shapes are known to agree
-        net = Network(card.genotype, **card.layout)
+        net = network_of(card.genotype, **card.layout)
     tensors = load_tensors(data)
     agree(tensors, net.state_dict(), where)
     net.load_state_dict(tensors, assign=True)
@@ -238,8 +239,6 @@ def of_run(run: RunReader) -> tuple[nn.Module, Card]:
     task = image_task(config, torch.device("cpu"))
     torch.manual_seed(seed(0, "unused weights"))
     net = network(task, config.with_(auxiliary=0.0))
-    if not isinstance(net, Network):
-        raise BadInput(f"run {run.name}", "genotype", "cells of one input cannot be taken along yet", "use its run")
     weights = {name: t for name, t in state.weights.items() if not name.startswith("auxiliary_head.")}
     agree(weights, net.state_dict(), saved[-1].file)
     net.load_state_dict(weights)

@@ -5,8 +5,8 @@ Torch is imported inside commands only, so that help and refusals come at once.
 
 from __future__ import annotations
 
+import itertools
 import json
-import math
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,16 @@ from darts_core import io, selection
 from darts_core.config import EVALUATE, SearchConfig, preset_named, settings_of
 from darts_core.drive import new_run
 from darts_core.errors import BadInput, unknown
-from darts_core.evaluation import EVALUATIONS, INHERITED, cell_named, evaluation_config
+from darts_core.evaluation import (
+    ACCURACY,
+    EVALUATIONS,
+    PERPLEXITY,
+    Measure,
+    cell_named,
+    evaluation_config,
+    measure_of,
+    settings_from,
+)
 from darts_core.genotype import Genotype
 from darts_core.runs import RunReader, RunWriter, free_group, runs_root
 from darts_core.zoo import zoo
@@ -36,7 +45,8 @@ class Parts(NamedTuple):
     """What these commands share with the others of the program."""
 
     console: Console
-    run: Callable[[RunWriter, SearchConfig, bool, bool], int]  # drive an open run and say how it ended
+    run: Callable[[RunWriter, SearchConfig, bool, int | None], int]  # drive an open run and say how it ended
+    # (as JSON too?; which of several it is, from 0; None: it is alone)
     genotype_of: Callable[[RunReader, int | None], Genotype]
     assignments: Callable[[Sequence[str] | None], dict[str, str]]
     seeds: Callable[[str], list[int]]
@@ -91,10 +101,10 @@ def add_to(app: typer.Typer, parts: Parts) -> None:
                 print(json.dumps(told))
             raise typer.Exit(0)
         root = runs_root(runs)
-        cell, label, inherited = chosen(root, genotype, run, parts.genotype_of)
+        cell, label, given = chosen(root, genotype, run, parts.genotype_of)
         flags = {"dataset": dataset, "path": path, "epochs": epochs, "seed": seed}
-        changes = {**inherited, **{k: v for k, v in flags.items() if v is not None}, **parts.assignments(set_)}
-        if dataset is not None and path is None and dataset != inherited.get("dataset"):
+        changes = {**given, **{k: v for k, v in flags.items() if v is not None}, **parts.assignments(set_)}
+        if dataset is not None and path is None and dataset != given.get("dataset"):
             changes.pop("path", None)
         config = evaluation_config(preset, cell, label, changes)
         if config.path and not Path(config.path).expanduser().exists():
@@ -104,22 +114,27 @@ def add_to(app: typer.Typer, parts: Parts) -> None:
 
             config = config.with_(channels=matched(config, size))
         if seeds is None:
-            raise typer.Exit(parts.run(new_run(root, name, config, sys.argv), config, as_json, False))
+            raise typer.Exit(parts.run(new_run(root, name, config, sys.argv), config, as_json, None))
         numbers = parts.seeds(seeds)
         group = name or free_group(root, f"{config.dataset}-{EVALUATE}".replace(".", "-"), numbers)
-        worst, names = 0, []
-        for number in numbers:
-            each = config.with_(seed=number)
-            writer = new_run(root, f"{group}-s{number}", each, sys.argv, group=group)
-            names.append(writer.name)
-            worst = max(worst, parts.run(writer, each, False, False))
-            if RunReader(root, writer.name).status().state == "interrupted":
+        drive_it, code, ended = in_turn(parts), 0, []
+        for place, number in enumerate(numbers, 1):
+            run_name, each = f"{group}-s{number}", config.with_(seed=number)
+            head = f"[{place}/{len(numbers)}] {run_name}: {label}, seed {number}"
+            say = lambda how, head=head: parts.console.print(head + how, markup=False, soft_wrap=True)  # noqa: E731
+            try:
+                ended.append(selection.done(root, run_name, each, group, drive_it, say))
+            except selection.Stopped:
+                again = f"nothing is lost; the same command with --name {group} goes on from there"
+                parts.console.print(f"{run_name} did not finish, {again}", markup=False, soft_wrap=True)
+                code = 1
                 break
-        told = spread([RunReader(root, each) for each in names])
-        parts.console.print(trained_table(told))
+        told = spread(ended)
+        if ended:
+            parts.console.print(trained_table(told))
         if as_json:
             print(json.dumps(told))
-        raise typer.Exit(worst)
+        raise typer.Exit(code)
 
     @app.command("import-pt")
     def import_pt_(
@@ -171,8 +186,15 @@ def add_to(app: typer.Typer, parts: Parts) -> None:
         path: Annotated[str | None, typer.Option("--path", help="Folder or file of the data set.")] = None,
         seeds: Annotated[str, typer.Option("--seeds", help="Of the searches: 0-3, or 0,3,7.")] = "0-3",
         train: Annotated[str, typer.Option("--train", help=f"Of the trainings: {', '.join(EVALUATIONS)}.")] = "quick",
-        brief: Annotated[int | None, typer.Option("--brief", help="Epochs of the short trainings.", min=1)] = None,
-        full: Annotated[int | None, typer.Option("--full", help="Epochs of the full ones.", min=1)] = None,
+        brief: Annotated[
+            int | None,
+            typer.Option(
+                "--brief", help="Epochs of short trainings (default: a sixth of the full, 6 or more).", min=1
+            ),
+        ] = None,
+        full: Annotated[
+            int | None, typer.Option("--full", help="Epochs of the full ones (default: as --train has it).", min=1)
+        ] = None,
         repeats: Annotated[int, typer.Option("--repeats", help="Full trainings of the chosen cell.", min=1)] = 3,
         set_: Annotated[
             list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting of the searches.")
@@ -195,34 +217,45 @@ def add_to(app: typer.Typer, parts: Parts) -> None:
         flags = {key: value for key, value in (("dataset", dataset), ("path", path)) if value is not None}
         alone = {"retrain_epochs": 0, "random_cells": 0}  # what is trained here is trained below
         config = preset_named(preset).config(**{**alone, **flags, **parts.assignments(set_)})
-        usual = EVALUATIONS[train].config().epochs
+        of_text = config.of_text and train == "quick"  # as `evaluation_config` takes it
+        whole = full or EVALUATIONS["text" if of_text else train].config().epochs
         plan = selection.Plan(
-            name, config, parts.seeds(seeds), train, brief or max(1, usual // 6), full or usual, repeats,
+            name, config, parts.seeds(seeds), train, brief or selection.usual_brief(whole), whole, repeats,
             parts.assignments(set_train),
         )  # fmt: skip
         say = lambda words: parts.console.print(words, markup=False, soft_wrap=True)  # noqa: E731
-        drive_it = lambda writer, settings: parts.run(writer, settings, False, False)  # noqa: E731
         try:
-            found = selection.select(runs_root(runs), plan, drive_it, say)
+            found = selection.select(runs_root(runs), plan, in_turn(parts), say)
         except selection.Stopped as stopped:
             say(str(stopped))
             raise typer.Exit(1) from None
-        parts.console.print(chosen_table(found))
+        measure = measure_of(Genotype.from_json(found["kinds"]["searched"]["genotype"]))
+        parts.console.print(chosen_table(found, measure))
+        say(selection.told_apart(found, measure))
         for file in selection.keep(found, out):
             say(f"wrote {file}")
         if as_json:
             print(json.dumps(found))
 
 
-def chosen_table(found: Mapping[str, Any]) -> Table:
-    """What a selection found, for people."""
-    table = Table("", "chosen of", "validation, briefly trained", "test, fully trained", "parameters", box=None)
-    for kind, told in found["kinds"].items():
-        best = told["brief"][told["chosen"]]
-        table.add_row(
-            f"{kind}: {best['cell']}", f"{len(told['brief'])}", f"{100 * best['validation']:.2f} %",
-            f"{100 * told['mean']:.2f} % ± {100 * told['std']:.2f} ({len(told['test'])})", f"{told['parameters']:,}",
-        )  # fmt: skip
+def in_turn(parts: Parts) -> selection.Run:
+    """How one of several runs is driven: what all have in common is said with the first."""
+    places = itertools.count()
+    return lambda writer, config: parts.run(writer, config, False, next(places))
+
+
+def chosen_table(found: Mapping[str, Any], measure: Measure) -> Table:
+    """What a selection found, for people: every cell, and what the chosen ones reach."""
+    name = measure.name
+    table = Table("", f"validation {name}, briefly trained", f"test {name}, fully trained", "parameters", box=None)
+    for told in found["kinds"].values():
+        for place, row in enumerate(told["brief"]):
+            picked = place == told["chosen"]
+            mean = f"{measure.words(told['mean'])} ± {measure.factor * told['std']:.2f} ({len(told['test'])})"
+            table.add_row(
+                row["cell"] + (", chosen" if picked else ""), measure.words(row["validation"]), mean if picked else "",
+                f"{row['parameters']:,}",
+            )  # fmt: skip
     return table
 
 
@@ -277,31 +310,45 @@ def chosen(
     if run is None:
         return *cell_named(str(genotype)), {}
     reader = RunReader(root, run)
-    told = {key: reader.info["config"].get(key) for key in INHERITED}
-    return genotype_of(reader, None), f"cell of {run}", {key: value for key, value in told.items() if value}
+    cell = genotype_of(reader, None)
+    return cell, f"cell of {run}", settings_from(reader.info["config"], cell)
 
 
 def spread(readers: Sequence[RunReader]) -> dict[str, Any]:
-    """Test accuracies of several trainings of one cell: each, mean and sample deviation; and what the net costs."""
-    rows = []
+    """What several trainings of one cell reach on test data: each, mean and sample deviation; and what the net costs.
+
+    Accuracy from 0 to 1, or of a language model perplexity ("measure" says which).
+    """
+    rows: list[dict[str, Any]] = []
     for reader in readers:
         ends = [line for line in reader.events()[0] if line["type"] == "finished"]
         if ends:
             rows.append({"run": reader.name, "seed": reader.info["seed"], **ends[-1]["summary"]})
-    found = [row["test_accuracy"] for row in rows if "test_accuracy" in row]
-    mean = statistics.fmean(found) if found else math.nan
-    deviation = statistics.stdev(found) if len(found) > 1 else 0.0
-    return {"runs": rows, **({"mean": mean, "std": deviation, "count": len(found)} if found else {"count": 0})}
+    measure = PERPLEXITY if any("valid_perplexity" in row for row in rows) else ACCURACY
+    found = [row[f"test_{measure.name}"] for row in rows if f"test_{measure.name}" in row]
+    told: dict[str, Any] = {"runs": rows, "measure": measure.name, "count": len(found)}
+    if found:
+        told |= {"mean": statistics.fmean(found), "std": statistics.stdev(found) if len(found) > 1 else 0.0}
+    return told
 
 
 def trained_table(told: Mapping[str, Any]) -> Table:
-    """The same for people."""
-    table = Table("run", "seed", "test accuracy", "parameters", "multiply-adds", "one image", box=None)
+    """The same for people. Multiply-adds are those of convolutions and linear layers; time is the median of one image
+    alone, on this machine.
+    """
+    measure = PERPLEXITY if told["measure"] == PERPLEXITY.name else ACCURACY
+    costs = measure is ACCURACY  # what a language model costs per word is not measured
+    held = all(f"test_{measure.name}" not in row for row in told["runs"])  # judged by validation
+    on = "valid" if held else "test"
+    said = f"{'validation' if held else 'test'} {measure.name}"
+    more = ("multiply-adds (convolutions, linear)", "one image here") if costs else ()
+    table = Table("run", "seed", said, "parameters", *more, box=None)
     for row in told["runs"]:
+        reached = row.get(f"{on}_{measure.name}")
         table.add_row(
-            row["run"], str(row["seed"]), f"{100 * row.get('test_accuracy', math.nan):.2f} %",
-            f"{row['parameters']:,}", f"{row['multiply_adds']:,}", f"{row['latency_ms']:.1f} ms",
+            row["run"], str(row["seed"]), "" if reached is None else measure.words(reached), f"{row['parameters']:,}",
+            *((f"{row['multiply_adds']:,}", f"{row['latency_ms']:.1f} ms") if costs else ()),
         )  # fmt: skip
     if told["count"] > 1:
-        table.add_row("mean", "", f"{100 * told['mean']:.2f} % ± {100 * told['std']:.2f}", "", "", "")
+        table.add_row("mean", "", f"{measure.words(told['mean'])} ± {measure.factor * told['std']:.2f}")
     return table

@@ -20,16 +20,21 @@ from torch import nn
 
 from darts_core import genotype as genotypes
 from darts_core import ops, stack
+from darts_core import space as spaces
 from darts_core.config import EVALUATE, SearchConfig
 from darts_core.errors import BadInput
 from darts_core.evaluation import evaluation_config
 from darts_core.genotype import RECURRENT, Genotype
 from darts_core.model_file import Card, agree, of_run, to_bytes
-from darts_core.nets import fixed, skeleton
+from darts_core.nets import bench201, chain, fixed, skeleton
+from darts_core.nets.bench201 import BenchNetwork
+from darts_core.nets.chain import ChainNetwork
+from darts_core.nets.derived import DerivedNetwork, form_of, network_of
 from darts_core.nets.fixed import Network
 from darts_core.runs import RunReader
 from darts_core.search.state import from_bytes
 from darts_core.seeds import seed
+from darts_core.space import SearchSpace
 from darts_core.tasks import image_task
 
 
@@ -62,7 +67,7 @@ def fresh(genotype: Genotype, title: str) -> Taken:
         "stem_stride": config.stem_stride, "stem": "cifar", "auxiliary": False, "search": False,
     }  # fmt: skip
     torch.manual_seed(seed(0, "fresh weights"))
-    net = Network(genotype, **options).eval()
+    net = network_of(genotype, **options).eval()
     half, names = (0.5,) * 3, tuple(f"class {number}" for number in range(10))
     return Taken(net, Card(genotype, options, (32, 32), half, half, names, "untrained", {"cell": title}))
 
@@ -74,18 +79,16 @@ def inherited(genotype: Genotype, run: RunReader) -> Taken:
     image depends on the others of the batch; it is for looking at, not for use.
 
     Raises:
-        BadInput: the search has no checkpoint, or its supernet has another form (partial channels, one input).
+        BadInput: the search has no checkpoint, or its supernet has another form (partial channels).
     """
     config = SearchConfig.from_dict(run.info["config"], f"run {run.name}")
     space, saved = config.search_space(), run.checkpoints()
     if not saved:
         raise BadInput(f"run {run.name}", "checkpoints", "there is none", "let it run for an epoch")
-    if any(cell.inputs != 2 for cell in space.cells.values()):
-        raise BadInput(f"run {run.name}", "space", "has cells of another form than DARTS", "export the cell instead")
     state = from_bytes(run.read_checkpoint(saved[-1].file), saved[-1].file)
     task = image_task(config, torch.device("cpu"))
     options = {**task.layout(), "stem": "cifar", "auxiliary": False, "search": True}
-    net = Network(genotype, **options)
+    net = network_of(genotype, **options)
     weights = {name: state.weights.get(_in_supernet(name, net, space)) for name in net.state_dict()}
     missing = next((name for name, t in weights.items() if t is None), None)
     if missing is not None:
@@ -99,13 +102,19 @@ def inherited(genotype: Genotype, run: RunReader) -> Taken:
     return Taken(net.eval(), Card(genotype, options, task.shape[1:], mean, std, task.classes, note, facts))
 
 
-def _in_supernet(name: str, net: Network, space: Any) -> str:
+def _in_supernet(name: str, net: DerivedNetwork, space: SearchSpace) -> str:
     """The supernet's name of the derived network's weight `name`."""
     parts = name.split(".")
-    if parts[0] != "cells" or parts[2] != "nodes":
+    if parts[0] != "cells":
+        return name
+    if isinstance(net, ChainNetwork):
+        genes = net.genotype.cells[chain.KIND]
+        block = chain.kept(genes)[int(parts[1])]
+        return ".".join(["cells", str(block), "candidates", genes.nodes[block][0].op, *parts[2:]])
+    if parts[2] != "nodes":
         return name
     cell, node, place = int(parts[1]), int(parts[3]), int(parts[4])
-    kind = net.places[cell].kind
+    kind = net.places[cell].kind if isinstance(net, Network) else bench201.KIND
     gene, spec = net.genotype.cells[kind].nodes[node][place], space.cells[kind]
     edge = spec.edges.index((gene.source, spec.inputs + node))
     return ".".join(["cells", parts[1], "edges", str(edge), "candidates", gene.op, *parts[5:]])
@@ -184,7 +193,7 @@ IMPORTS = """from __future__ import annotations
 import json
 import struct
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple
@@ -193,20 +202,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 """
-PARTS: tuple[tuple[ModuleType, tuple[str, ...]], ...] = (
-    (genotypes, ("INPUTS", "Gene", "CellGenes")),
-    (
-        ops,
-        (
-            "BatchStatistics", "batch_statistics", "norm", "Zero", "ReLUConvNorm", "SeparableConv", "DilatedConv",
-            "_depthwise_separable", "_depthwise", "SharpSeparableConv", "CHOKE", "FLOOD", "_sharp", "FactorizedReduce",
-            "reduction_halves", "Identity", "FactorizedConv", "Noise", "_pool", "drop_path",
-        ),
-    ),
-    (stack, ("Place", "places")),
-    (skeleton, ("stem", "imagenet_stem", "preprocess")),
-    (fixed, ("STEMS", "FixedCell", "Auxiliary", "TwoByTwo", "Network")),
+Parts = tuple[tuple[ModuleType, tuple[str, ...]], ...]
+GENES: Parts = ((genotypes, ("INPUTS", "Gene", "CellGenes")),)
+OPERATIONS = (
+    "BatchStatistics", "batch_statistics", "norm", "Zero", "ReLUConvNorm", "SeparableConv", "DilatedConv",
+    "_depthwise_separable", "_depthwise", "SharpSeparableConv", "CHOKE", "FLOOD", "_sharp", "FactorizedReduce",
+    "reduction_halves", "Identity", "FactorizedConv", "Noise", "_pool", "drop_path",
 )  # fmt: skip
+PARTS: Mapping[type[DerivedNetwork], Parts] = {
+    Network: (
+        *GENES,
+        (ops, OPERATIONS),
+        (stack, ("Place", "places")),
+        (skeleton, ("stem", "imagenet_stem", "preprocess")),
+        (fixed, ("STEMS", "FixedCell", "Auxiliary", "TwoByTwo", "Network")),
+    ),
+    BenchNetwork: (
+        *GENES,
+        (ops, (*OPERATIONS, "ResidualReduction")),
+        (skeleton, ("stem",)),
+        (bench201, ("KIND", "widths", "BenchCell", "_blocks", "BenchNetwork")),
+    ),
+    ChainNetwork: (
+        *GENES,
+        (ops, ("BatchStatistics", "batch_statistics", "norm", "Identity", "drop_path")),
+        (stack, ("chain_places",)),
+        (skeleton, ("stem",)),
+        (spaces, ("MBCONV_OPS",)),
+        (chain, ("KIND", "HEAD", "InvertedResidual", "block", "_Ends", "ChainNetwork")),
+    ),
+}
 LOAD = '''def load(path: str) -> Network:
     """The network with the weights of a safetensors file, ready to use. The file is data: nothing in it is run."""
     with open(path, "rb") as file:
@@ -226,8 +251,8 @@ LOAD = '''def load(path: str) -> Network:
 ENDING = '''
 def network() -> Network:
     """The network with fresh weights."""
-    genotype = Genotype({kind: CellGenes(tuple(tuple(Gene(*g) for g in node) for node in nodes), tuple(output))
-                         for kind, (nodes, output) in CELLS.items()})
+    genotype = Genotype({kind: CellGenes(tuple(tuple(Gene(*g) for g in node) for node in nodes), tuple(output), inputs)
+                         for kind, (nodes, output, inputs) in CELLS.items()})
     return Network(genotype, **LAYOUT)
 
 
@@ -257,30 +282,38 @@ def model_py(what: Taken) -> bytes:
         BadInput: the cell has an operation that the file cannot hold.
     """
     card = what.card
+    form = form_of(card.genotype)
     used = {g.op for cell in card.genotype.cells.values() for node in cell.nodes for g in node}
-    cells = {k: ([[list(g) for g in node] for node in c.nodes], list(c.output)) for k, c in card.genotype.cells.items()}
-    layout = {key: value for key, value in card.layout.items() if key != "auxiliary"}
+    cells = {
+        kind: ([[list(g) for g in node] for node in cell.nodes], list(cell.output), cell.inputs)
+        for kind, cell in card.genotype.cells.items()
+    }
+    unused = ("auxiliary",) if form is Network else ("auxiliary", "stem")
+    layout = {key: value for key, value in card.layout.items() if key not in unused}
     facts = [
-        f"CELLS = {cells!r}  # kind -> (nodes of (operation, source state), states of the output)",
+        f"CELLS = {cells!r}  # kind -> (nodes of (operation, source state), states of the output, inputs)",
         f"LAYOUT = {layout!r}",
         f"SIZE = {tuple(card.size)!r}  # height and width of the images it was trained on",
         f"MEAN, STD = {tuple(card.mean)!r}, {tuple(card.std)!r}  # per channel, of values from 0 to 1",
         f"CLASSES = {list(card.classes)!r}",
     ]
     body = [f'"""{_said(card)}"""\n', IMPORTS, "\n".join(facts)]
+    body.append('class BadInput(ValueError):\n    """Where, which field, what is wrong, and how to mend it."""')
     body.append('class Genotype(NamedTuple):\n    """A kind of cell each."""\n\n    cells: dict[str, CellGenes]')
-    for module, names in PARTS:
+    for module, names in PARTS[form]:
         source = source_of(module)
         body += [source[name] for name in names]
-        if module is ops:
+        if module is ops and form is not ChainNetwork:
             body.append(_operations(used))
-    text = "\n\n\n".join(part.strip("\n") for part in body) + "\n\n" + ENDING
+    ending = ENDING.replace("Network", form.__name__)
+    text = "\n\n\n".join(part.strip("\n") for part in body) + "\n\n" + ending
     text = text.replace("skeleton.stem(", "cifar_stem(").replace(
         "def stem(", "def cifar_stem("
     )  # `stem` is an argument
     for prefix in ("ops.", "skeleton."):
         text = text.replace(prefix, "")
-    text = text.replace('raise unknown("network", "stem", stem, STEMS)', 'raise ValueError(f"unknown stem {stem!r}")')
+    for call, wrong in (('"network", "stem", stem, STEMS', "stem"), ('"", "operation", op, MBCONV_OPS', "op")):
+        text = text.replace(f"raise unknown({call})", f'raise ValueError(f"unknown {wrong}: {{{wrong}!r}}")')
     return text.encode()
 
 

@@ -49,11 +49,14 @@ console = Patient(highlight=False)
 class Reporter:
     """Says events to a person: a bar for steps, a line per epoch, a sentence for what is rare.
 
-    `seed`: of a search that has others beside it; the `first` of them alone says what all have in common.
+    `seed`: of a search that has others beside it; the `first` of several runs alone says what all have in common.
+    `cell`: of a training, what its cell is called.
     """
 
-    def __init__(self, run: str, progress: Progress, seed: int | None = None, first: bool = True) -> None:
-        self.progress, self.first = progress, first
+    def __init__(
+        self, run: str, progress: Progress, seed: int | None = None, first: bool = True, cell: str = ""
+    ) -> None:
+        self.progress, self.first, self.cell = progress, first, cell
         self.prefix = "" if seed is None else f"seed {seed}: "
         self.bar = progress.add_task(run, total=None)
 
@@ -67,12 +70,12 @@ class Reporter:
                 self.progress.stop()
             print(self.prefix + event.message, file=sys.stderr)
             print(event.traceback, file=sys.stderr, end="")
-        elif (text := said(event)) and (self.first or not isinstance(event, Phase)):
+        elif (text := said(event, self.cell)) and (self.first or not isinstance(event, Phase)):
             self.progress.console.print(self.prefix + text, markup=False, soft_wrap=True)
 
 
-def said(event: Step | Line) -> str:
-    """An event as a line for people; empty for what happens all the time."""
+def said(event: Step | Line, cell: str = "") -> str:
+    """An event as a line for people; empty for what happens all the time. `cell`: of a training, its cell's name."""
     match event:
         case Phase():
             return f"{event.name}: {event.message}"
@@ -107,16 +110,17 @@ def said(event: Step | Line) -> str:
             return f"resumed: {event.message}"
         case Trained():
             what = {"supernet": "supernet as searched", "pruned": "pruned at once, not retrained"}.get(event.role)
-            what = what or f"{event.role} cell {event.index + 1}, trained {event.epochs} epochs from scratch"
+            epochs = f"{event.epochs} epoch{'' if event.epochs == 1 else 's'}"
+            what = what or f"{cell or f'{event.role} cell {event.index + 1}'}, trained {epochs} from scratch"
             held = event.test_accuracy is None  # chosen by validation: the test images are for the end
-            accuracy = (
-                f"validation accuracy {event.accuracy:.3f}" if held else f"test accuracy {event.test_accuracy:.3f}"
-            )
-            if "test_perplexity" in event.metrics:
-                accuracy = f"test perplexity {event.metrics['test_perplexity']:.2f}"
+            key, on = ("valid", "validation") if held else ("test", "test")
+            accuracy = f"{on} accuracy {event.accuracy if held else event.test_accuracy:.3f}"
+            if f"{key}_perplexity" in event.metrics:
+                accuracy = f"{on} perplexity {event.metrics[f'{key}_perplexity']:.2f}"
             return f"{what}: {accuracy} ({event.parameters:,} parameters, {event.seconds:.1f} s)"
         case Result():
-            return f"result after step {event.step}" + (" (stopped)" if event.stopped else "")
+            what = "trained" if cell else "result"
+            return f"{what} after step {event.step}" + (" (stopped)" if event.stopped else "")
         case Interrupted():
             return f"interrupted by {event.reason} after step {event.step}"
     return ""

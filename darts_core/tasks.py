@@ -20,11 +20,11 @@ from darts_core.errors import BadInput
 from darts_core.genotype import Genotype
 from darts_core.mix import Mix
 from darts_core.nets import weighted
-from darts_core.nets.bench201 import BenchNetwork, BenchSupernet
-from darts_core.nets.chain import ChainNetwork, ChainSupernet
+from darts_core.nets.bench201 import BenchSupernet
+from darts_core.nets.chain import ChainSupernet
 from darts_core.nets.compiled import CANNOT, CompiledSupernet
+from darts_core.nets.derived import DerivedNetwork, network_of
 from darts_core.nets.fast import FastSupernet, covers
-from darts_core.nets.fixed import Network
 from darts_core.nets.kernels import Kernels, build
 from darts_core.nets.mixed import Supernet
 from darts_core.search.method import Loss, Weights
@@ -199,11 +199,9 @@ class ImageTask:
             raise BadInput("settings", "backend", "Triton is not installed", "choose graph, or install it") from error
         return weighted_triton
 
-    def network(self, genotype: Genotype, **net: Any) -> Network | BenchNetwork | ChainNetwork:
-        """The network of a derived cell; `net` are further arguments of `Network`."""
-        one_input = any(cell.inputs == 1 for cell in genotype.cells.values())
-        kind: Any = ChainNetwork if "chain" in genotype.cells else BenchNetwork if one_input else Network
-        return kind(genotype, **self.layout(), **net).to(self.device, self.dtype)
+    def network(self, genotype: Genotype, **net: Any) -> DerivedNetwork:
+        """The network of a derived cell; `net` are further arguments of `network_of`."""
+        return network_of(genotype, **self.layout(), **net).to(self.device, self.dtype)
 
     def steps(self, split: Split) -> int:
         return self.plan.steps(split)

@@ -70,7 +70,8 @@ def training(
     train_on: Annotated[
         str,
         Choice("all", "split"),
-        "all: every training image, measured on test images; split: the weights' share, measured on the other.",
+        "all: every training image, measured on test images; split: the weights' share, measured on the other. Text is "
+        "always trained on whole; with split its test part is not read.",
     ] = "all",
     test_every: Annotated[int, Range(1, 1000), "Epochs between measurements; the last is always measured."] = 1,
     stream: Annotated[bool, "Read images from their folder while training, instead of holding them in memory."] = False,
@@ -135,7 +136,7 @@ class Training:
     def begins(self) -> Phase:
         where = "test images, as the released code does" if self.held_out == "test" else "held-out training images"
         words = f"{self.total} steps in {self.config.epochs} epochs; validation means {where}"
-        return Phase("search", words, total_steps=self.total)
+        return Phase("train", words, total_steps=self.total)
 
     def ends_epoch(self, seconds: float) -> Iterator[Event]:
         """What is told at the end of an epoch."""
@@ -177,7 +178,7 @@ class Training:
             if isinstance(self.net, Network):
                 logits, extra = self.net.both(images, drop_rate)
             else:
-                logits, extra = self.net(images), None
+                logits, extra = self.net(images, drop_rate), None
         smooth = self.options.label_smoothing
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=smooth)
         if extra is not None:
@@ -279,13 +280,8 @@ def network(task: ImageTask, config: SearchConfig) -> nn.Module:
     Raises:
         BadInput: a cell of one input (NAS-Bench-201) with an auxiliary head or the ImageNet stem.
     """
-    cell, options = config.genotype(), training(**config.options)  # type: ignore[arg-type]
-    if any(genes.inputs != 2 for genes in cell.cells.values()):
-        if options.auxiliary or options.stem != "cifar" or options.drop_path:
-            what = "cells of one input have no auxiliary head, no drop path and no ImageNet stem"
-            raise BadInput("settings", "genotype", what, "set auxiliary=0, drop_path=0 and stem=cifar")
-        return task.network(cell)
-    return task.network(cell, stem=options.stem, auxiliary=options.auxiliary > 0)
+    options = training(**config.options)  # type: ignore[arg-type]
+    return task.network(config.genotype(), stem=options.stem, auxiliary=options.auxiliary > 0)
 
 
 @torch.no_grad()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import random
 import subprocess
 import sys
 import zipfile
@@ -21,19 +23,22 @@ from darts_core.config import SearchConfig
 from darts_core.derive import one_hot
 from darts_core.drive import drive, new_run
 from darts_core.errors import BadInput
-from darts_core.evaluation import evaluation_config
+from darts_core.evaluation import evaluation_config, settings_from
 from darts_core.export import EXPORTS, export
-from darts_core.genotype import CellGenes, Gene, Genotype
+from darts_core.genotype import CellGenes, Gene, Genotype, random_genotype
 from darts_core.model_file import Card, Model, read
 from darts_core.model_file import tested_on as measured_on
+from darts_core.nets.derived import network_of
 from darts_core.network_files import fresh, inherited, model_py, onnx, pt2, taken, weights, write
 from darts_core.ops import OPS
 from darts_core.runs import RunReader, import_run
 from darts_core.search.state import from_bytes
+from darts_core.space import SPACES, space_named
 from darts_core.tasks import as_mix, image_task
 from darts_core.zoo import published
 
 V2 = published("DARTS_V2").genotype
+SMALL = {"subset": 80, "channels": 4, "batch": 20, "epochs": 3, "threads": 1}
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +95,94 @@ def test_model_py_can_hold_every_operation(tmp_path: Path) -> None:
     code = f"sys.path.insert(0, {str(tmp_path)!r}); import torch, model; net = model.network().eval();" \
            "print(sum(p.numel() for p in net.parameters()), tuple(net(torch.zeros(1, 3, 32, 32)).shape))"  # fmt: skip
     assert in_a_clean_process(tmp_path, code) == f"{sum(p.numel() for p in what.net.parameters())} (1, 10)"
+
+
+IMAGE_SPACES = [name for name, entry in SPACES.items() if not entry.recurrent]
+
+
+def a_search(root: Path, space: str) -> RunReader:
+    """One short epoch in this space, driven to its end."""
+    small = {"dataset": "digits", "subset": 80, "cells": 3, "channels": 4, "batch": 20, "epochs": 1, "threads": 1}
+    more = {"strategy": "darts", "a_lr": 0.1, "stem_multiplier": 1, "stem_stride": 2, "reductions": "middle"}
+    if space in ("darts", "s2", "s3", "s4", "sharp", "sharper"):
+        more["nodes"] = 2
+    settings = SearchConfig.from_dict({**small, **more, "space": space, "arch_batch": 20})
+    assert drive(new_run(root, space, settings, []), settings) == 0
+    return RunReader(root, space)
+
+
+@pytest.mark.slow
+def test_a_cell_of_every_space_becomes_a_file_that_torch_alone_runs_with_the_weights_of_its_search(
+    tmp_path: Path,
+) -> None:
+    """The supernet under the one-hot mix, our derived network and model.py in a clean process say the same."""
+    ours = {}
+    for space in IMAGE_SPACES:
+        run = a_search(tmp_path, space)
+        cell, settings = cell_of(run), SearchConfig.from_dict(run.info["config"])
+        what = taken(cell, space, run)
+        (tmp_path / f"{space}.py").write_bytes(model_py(what))
+        (tmp_path / f"{space}.safetensors").write_bytes(weights(what))
+        torch.manual_seed(5)  # S4's noise is drawn anew at each call
+        ours[space] = what.net.eval()(images()).detach()
+        torch.manual_seed(5)
+        assert torch.equal(read((tmp_path / f"{space}.safetensors").read_bytes(), "w")(images()), ours[space])
+        if space == "s4":
+            continue  # the supernet draws noise for edges that the cell does not have
+        task = image_task(settings, torch.device("cpu"))
+        net = task.supernet(task.space)
+        net.load_state_dict(net.pack(from_bytes(run.read_checkpoint(run.checkpoints()[-1].file), "e").weights))
+        hot = {kind: one_hot(spec, cell.cells[kind]) for kind, spec in task.space.cells.items()}
+        assert torch.allclose(net(images(), as_mix(hot, torch.device("cpu")), None)[0], ours[space], atol=1e-5), space
+    code = (
+        f"sys.path.insert(0, {str(tmp_path)!r}); import importlib, json, torch\n"
+        f"for space in {IMAGE_SPACES!r}:\n"
+        "    net = importlib.import_module(space).load(f'{space}.safetensors')\n"
+        "    x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(3)); torch.manual_seed(5)\n"
+        "    print(json.dumps(net(x).double().flatten().tolist()))"
+    )
+    for space, line in zip(IMAGE_SPACES, in_a_clean_process(tmp_path, code).splitlines(), strict=True):
+        np.testing.assert_allclose(json.loads(line), ours[space].double().numpy().ravel(), atol=1e-6, err_msg=space)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("space", ["nasbench201", "mbconv"])
+def test_a_trained_network_of_another_form_than_darts_is_exported_loaded_and_asked(space: str, tmp_path: Path) -> None:
+    run = a_search(tmp_path, space)
+    search = run.info["config"]
+    config = evaluation_config("quick", cell_of(run), space, {**settings_from(search, cell_of(run)), **SMALL})
+    assert drive(new_run(tmp_path, "trained", config, []), config) == 0
+    trained = RunReader(tmp_path, "trained")
+    what = taken(cell_of(trained), "", trained)
+    files = {name: write(name, cell_of(trained), "", trained) for name in ("weights", "onnx", "pt2", "py")}
+    model = read(files["weights"], "w")
+    assert torch.equal(model(images()), what.net(images()))
+    found = measured_on(model, "digits", None)["accuracy"]
+    assert found == pytest.approx(trained.events()[0][-1]["summary"]["test_accuracy"])
+    program = torch.export.load(io.BytesIO(files["pt2"]))
+    assert torch.allclose(program.module()(images(4)), what.net(images(4)), atol=1e-5)
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(files["onnx"], providers=["CPUExecutionProvider"])
+    (theirs,) = session.run(["logits"], {"images": images(4).numpy()})
+    np.testing.assert_allclose(theirs, what.net(images(4)).detach().numpy(), atol=1e-4)
+
+
+def test_what_makes_no_network_for_images_is_one_sentence() -> None:
+    chain = random_genotype(space_named("mbconv", 3), random.Random(0))
+    bench = random_genotype(space_named("nasbench201"), random.Random(0))
+    out = Genotype("mbconv", {"chain": CellGenes(tuple((Gene("skip_connect", i),) for i in range(3)), (3,), 1)})
+    odd = Genotype("x", {"chain": CellGenes(((Gene("sep_conv_3x3", 0),),), (1,), 1)})
+    layout = {"image_channels": 1, "classes": 3, "channels": 4}
+    for genotype, more, words in (
+        (chain, {"cells": 5, "reductions": ()}, "set cells=3"),
+        (out, {"cells": 3, "reductions": (1,)}, "halves the image"),
+        (odd, {"cells": 1, "reductions": ()}, "unknown operation"),
+        (bench, {"cells": 3, "reductions": (), "auxiliary": True}, "no auxiliary head"),
+        (published("DARTS_V2_RNN").genotype, {"cells": 3, "reductions": ()}, "no network for images"),
+        (Genotype("x", {"normal": V2.cells["normal"]}), {"cells": 3, "reductions": (1,)}, "no reduction cell"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            network_of(genotype, **layout, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["NASNet", "AmoebaNet", "FairDARTS_g", "PDARTS"])

@@ -18,7 +18,7 @@ from app.words import escaped, in_words, sentence
 from darts_core import runs
 from darts_core.config import EVALUATE
 from darts_core.errors import BadInput
-from darts_core.evaluation import EVALUATIONS, INHERITED, evaluation_config
+from darts_core.evaluation import EVALUATIONS, evaluation_config, settings_from
 from darts_core.genotype import Genotype
 from darts_core.view import dot, svg
 
@@ -27,7 +27,7 @@ Events = Sequence[Mapping[str, Any]]
 
 @st.fragment(run_every=1.0)
 def broken(name: str, ours: bool) -> None:
-    """A search that ended before its time: why, where, and how to go on."""
+    """A run that ended before its time: why, where, and how to go on."""
     source = stream.feed(name)
     status = source.status()
     launch = process.launched(name)
@@ -36,9 +36,10 @@ def broken(name: str, ours: bool) -> None:
         st.info(f"Resuming from the last checkpoint, {resumed.seconds:.0f} s", icon=":material/restart_alt:")
         return
     with st.container(border=True):
+        what = "search" if trains(source.reader.info) else "training"
         ended = "failed" if status["state"] == "failed" else "was interrupted"
         why = escaped(sentence(status["message"]))
-        st.error(f"**This search {ended} after step {status['step']:,}.** {why}", icon=":material/error:")
+        st.error(f"**This {what} {ended} after step {status['step']:,}.** {why}", icon=":material/error:")
         if refusal := resumed.refusal() if resumed else None:
             st.caption("The last try to resume it ended with:")
             st.text(refusal)
@@ -152,9 +153,8 @@ def start_training(name: str, info: Mapping[str, Any], genotype: Mapping[str, An
     Raises:
         BadInput: the cell cannot be trained, or the process does not start.
     """
-    kept = {key: value for key in INHERITED if (value := info["config"].get(key))}
     cell = Genotype.from_json(genotype, name)
-    config = evaluation_config("quick", cell, f"cell of {name}", kept)
+    config = evaluation_config("quick", cell, f"cell of {name}", settings_from(info["config"], cell))
     launch = process.start(config.to_dict(), runs.runs_root())
     show(launch.name)
     return launch

@@ -99,11 +99,11 @@ class BenchSupernet(nn.Module):
 class BenchCell(nn.Module):
     """A derived cell of one input: each node the sum of its chosen operations."""
 
-    def __init__(self, genes: CellGenes, channels: int) -> None:
+    def __init__(self, genes: CellGenes, channels: int, search: bool = False) -> None:
         super().__init__()
         self.genes = genes
         self.nodes = nn.ModuleList(
-            nn.ModuleList(ops.build(gene.op, channels, 1, search=False) for gene in node) for node in genes.nodes
+            nn.ModuleList(ops.build(gene.op, channels, 1, search) for gene in node) for node in genes.nodes
         )
 
     def forward(self, x: Tensor, drop_rate: float) -> Tensor:
@@ -121,7 +121,10 @@ class BenchCell(nn.Module):
 
 
 class BenchNetwork(nn.Module):
-    """The network of a derived cell, trained from scratch: images (N, C, H, W) -> logits (N, classes)."""
+    """The network of a derived cell, trained from scratch: images (N, C, H, W) -> logits (N, classes).
+
+    `search=True` builds the supernet's form instead (batch statistics, no learned scale), for its weights.
+    """
 
     def __init__(
         self,
@@ -133,13 +136,15 @@ class BenchNetwork(nn.Module):
         reductions: tuple[int, ...] = (5, 10),
         stem_multiplier: int = 1,
         stem_stride: int = 1,
+        search: bool = False,
     ) -> None:
         super().__init__()
-        self.stem = skeleton.stem(image_channels, channels, stem_stride, search=False)
+        self.genotype = genotype
+        self.stem = skeleton.stem(image_channels, channels, stem_stride, search)
         pairs = list(widths(channels, cells, reductions))
-        self.cells = nn.ModuleList(BenchCell(genotype.cells[KIND], inside) for _, inside in pairs)
-        self.blocks = _blocks(pairs, search=False)
-        self.last = nn.Sequential(ops.norm(pairs[-1][1], False), nn.ReLU())
+        self.cells = nn.ModuleList(BenchCell(genotype.cells[KIND], inside, search) for _, inside in pairs)
+        self.blocks = _blocks(pairs, search)
+        self.last = nn.Sequential(ops.norm(pairs[-1][1], search, affine=True), nn.ReLU())
         self.classifier = nn.Linear(pairs[-1][1], classes)
 
     def forward(self, x: Tensor, drop_rate: float = 0.0) -> Tensor:

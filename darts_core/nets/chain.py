@@ -16,11 +16,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from darts_core import ops
-from darts_core.errors import BadInput
+from darts_core.errors import BadInput, unknown
 from darts_core.genotype import CellGenes, Genotype
 from darts_core.mix import Mix
 from darts_core.nets import skeleton
-from darts_core.space import CellSpec, SearchSpace
+from darts_core.space import MBCONV_OPS, CellSpec, SearchSpace
 from darts_core.stack import chain_places
 
 KIND = "chain"
@@ -48,11 +48,25 @@ class InvertedResidual(nn.Module):
 
 
 def block(op: str, c_in: int, c_out: int, stride: int, search: bool) -> nn.Module:
-    """An operation of the chain: "mbconv_5x5_e3" or "skip_connect"."""
+    """An operation of the chain: "mbconv_5x5_e3" or "skip_connect".
+
+    Raises:
+        BadInput: it is no operation of a chain, or a block that changes the shape would be left out.
+    """
     if op == "skip_connect":
+        if stride != 1 or c_in != c_out:
+            fix = "train it with the reductions of its search"
+            raise BadInput("genotype", f"cells.{KIND}", "leaves out a block that halves the image", fix)
         return ops.Identity()
+    if op not in MBCONV_OPS:
+        raise unknown("", "operation", op, MBCONV_OPS)
     kernel, expansion = int(op[7]), int(op[-1])
     return InvertedResidual(c_in, c_out, kernel, expansion, stride, search)
+
+
+def kept(genes: CellGenes) -> list[int]:
+    """The blocks of a derived chain that are there."""
+    return [i for i, node in enumerate(genes.nodes) if node and node[0].op != "skip_connect"]
 
 
 class MixedBlock(nn.Module):
@@ -124,20 +138,25 @@ class ChainSupernet(_Ends):
 
 
 class ChainNetwork(_Ends):
-    """The network of a derived chain: images (N, C, H, W) -> logits (N, classes). Left-out blocks are not there."""
+    """The network of a derived chain: images (N, C, H, W) -> logits (N, classes). Left-out blocks are not there.
+
+    `search=True` builds the supernet's form instead (batch statistics, no learned scale), for its weights.
+    """
 
     def __init__(
         self, genotype: Genotype, image_channels: int, classes: int, channels: int = 16, cells: int = 8,
-        reductions: tuple[int, ...] = (2, 5), stem_multiplier: int = 1, stem_stride: int = 1,
+        reductions: tuple[int, ...] = (2, 5), stem_multiplier: int = 1, stem_stride: int = 1, search: bool = False,
     ) -> None:  # fmt: skip
         places = chain_places(channels, cells, reductions)
-        super().__init__(image_channels, classes, channels, places[-1][1], stem_stride, False)
-        genes: CellGenes = genotype.cells[KIND]
-        self.cells = nn.ModuleList(
-            block(node[0].op, *place, search=False)
-            for node, place in zip(genes.nodes, places, strict=True)
-            if node and node[0].op != "skip_connect"
-        )
+        super().__init__(image_channels, classes, channels, places[-1][1], stem_stride, search)
+        self.genotype = genotype
+        nodes = genotype.cells[KIND].nodes
+        if len(nodes) != cells or any(len(node) > 1 for node in nodes):
+            what = f"is a chain of {len(nodes)} blocks of one operation each, and the network has {cells} cells"
+            raise BadInput("genotype", f"cells.{KIND}", what, f"set cells={len(nodes)}")
+        pairs = zip(nodes, places, strict=True)
+        built = [block(node[0].op if node else "skip_connect", *p, search) for node, p in pairs]
+        self.cells = nn.ModuleList(op for op in built if not isinstance(op, ops.Identity))
 
     def forward(self, x: Tensor, drop_rate: float = 0.0) -> Tensor:
         x = self.stem(x)
