@@ -157,6 +157,10 @@ class Board {
     this.theme = this.readTheme();
     this.onKey = (event) => this.key(event);
     document.addEventListener("keydown", this.onKey);
+    // A link to another page is followed: what is told after that click would be this page's word, and a busy server
+    // would stay here.
+    this.onLeave = (event) => event.target.closest?.("a[href]") && clearTimeout(this.reporting);
+    addEventListener("click", this.onLeave, true);
     this.feed = data.rows === null ? new Feed(data.base, data.run, this) : null;
     if (this.feed) this.feed.start();
     else this.takeRows(data.rows);
@@ -695,6 +699,7 @@ class Board {
     this.feed?.stop();
     clearTimeout(this.reporting);
     document.removeEventListener("keydown", this.onKey);
+    removeEventListener("click", this.onLeave, true);
     this.cells.destroy();
     for (const chart of [this.edgeChart, ...this.charts]) chart.destroy();
   }

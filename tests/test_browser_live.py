@@ -65,6 +65,9 @@ def visit(browser: Browser, server: Server, path: str = "/", killed: bool = Fals
         page.goto(server.address + path)
     try:
         yield page
+    except Exception:
+        print(f"\nthe page at the failure: {page.url}\n{page.locator('body').inner_text()[:4000]}", flush=True)
+        raise
     finally:
         context.close()
     assert not troubles

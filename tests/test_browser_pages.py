@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
 import time
 import zipfile
 from collections.abc import Iterator
@@ -15,13 +16,14 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
+from streamlit.proto.BackMsg_pb2 import BackMsg
 
 from darts_core import runs
 from darts_core.genotype import Genotype
 from darts_core.view.recorded import recorded
 from tests import fake_writer
 from tests.served import Server, serve
-from tests.test_browser_live import facts, visit
+from tests.test_browser_live import facts, patience, visit
 
 pytestmark = pytest.mark.browser
 
@@ -107,6 +109,32 @@ def test_one_scrubber_moves_all_runs_and_the_stripes_are_those_of_the_record(
 
 
 # Replay ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path, slider", [
+    ("/compare?runs=collapsing,healthy", "Place in the search"), ("/replay?run=collapsing", "Step shown"),
+])  # fmt: skip
+def test_after_a_click_on_a_link_the_page_that_is_left_says_no_more(
+    browser: Browser, server: Server, path: str, slider: str
+) -> None:
+    assert server.process is not None
+    sent: list[BackMsg] = []
+    with visit(browser, server) as page:
+        page.on("websocket", lambda socket: socket.on("framesent", lambda data: sent.append(BackMsg.FromString(data))))
+        page.goto(server.address + path)
+        page.locator(".rb-edge").first.wait_for()
+        page.wait_for_timeout(1000)
+        server.process.send_signal(signal.SIGSTOP)  # a busy server: the old page stays until it goes on
+        try:
+            page.get_by_role("slider", name=slider).press("Home")
+            page.get_by_role("link", name="Learn").first.click()
+            before = len(sent)
+            page.wait_for_timeout(1000)
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        page.get_by_role("heading", name="Learn").first.wait_for(timeout=30_000 * patience())
+    late = [one.rerun_script.fragment_id for one in sent[before:] if one.WhichOneof("type") == "rerun_script"]
+    assert not any(late)
 
 
 def test_a_link_opens_replay_at_its_step_and_a_flag_leads_to_another(browser: Browser, server: Server) -> None:

@@ -122,10 +122,12 @@ def test_a_newcomer_goes_from_the_command_to_a_trained_cell_by_clicks_alone(brow
             page.locator(".lecture .rb-edge").first.wait_for()
             expect(page.locator(".lecture .lc-card[data-run]")).to_have_count(2, timeout=30_000 * slack)
             page.get_by_role("slider", name="Place in the search").press("Home")
+            page.wait_for_url(re.compile("[?&]at="))
             sees(page.get_by_text(re.compile("up to there it is one search")))
             sees(page.get_by_text("Settings that differ"))
         with clock.step("export: the cell as a picture, and the search as a report in one file"):
             page.get_by_role("link", name="Cells").first.click()
+            page.get_by_role("button", name="SVG", exact=True).wait_for()
             page.get_by_test_id("stImage").first.wait_for()
             with page.expect_download() as picture:
                 page.get_by_role("button", name="SVG", exact=True).click()

@@ -86,6 +86,12 @@ function mountLecture(host, data, onMove = () => {}) {
     clearTimeout(reporting);
     reporting = setTimeout(() => onMove(positions[at]), 350);
   });
+
+  /** A link to another page is followed: what is told after that click would be this page's word, and a busy server
+      would stay here. */
+  const leave = (event) => event.target.closest?.("a[href]") && clearTimeout(reporting);
+  addEventListener("click", leave, true);
+
   show.addEventListener("click", () => {
     show.setAttribute("aria-pressed", String(show.getAttribute("aria-pressed") !== "true"));
     draw();
@@ -258,6 +264,7 @@ function mountLecture(host, data, onMove = () => {}) {
     alive = false;
     cancelAnimationFrame(frame);
     clearTimeout(reporting);
+    removeEventListener("click", leave, true);
     for (const run of runs) run.ribbon?.destroy();
     host.replaceChildren();
   }
