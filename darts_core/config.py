@@ -299,6 +299,9 @@ class SearchConfig:
         if self.of_text != (catalogue()["datasets"][self.dataset].get("kind") == "text"):
             kinds = ("a text", "images") if self.of_text else ("images", "a text")
             fix = "choose markov, or another text" if self.of_text else "choose space darts-rnn"
+            if self.strategy == EVALUATE:
+                fix = fix if self.of_text else "choose a recurrent cell, for example DARTS_V2_RNN"
+                raise BadInput(HERE, "genotype", f"the cell needs {kinds[0]}, and {self.dataset} is {kinds[1]}", fix)
             raise BadInput(HERE, "space", f"{self.space} needs {kinds[0]}, and {self.dataset} is {kinds[1]}", fix)
         if self.of_text and self.label_noise:
             raise BadInput(HERE, "label_noise", "is for images", "set it to 0")
@@ -361,11 +364,15 @@ class SearchConfig:
         own = known["strategies"].get(self.strategy, {})  # the training of a cell is no strategy
         return any(entry.get("edge_alphas", False) for entry in (own, *worn))
 
-    def partial_channels(self, stage: int = 0) -> int:
-        """One channel in so many goes through the operations of the supernet in a stage (PC-DARTS, DrNAS); 1: all."""
+    def partial_options(self) -> tuple[list[str], list[str]]:
+        """The options that say which share of the channels goes through operations: the method's own, its parts'."""
         known = catalogue()
         own = known["strategies"].get(self.strategy, {}).get("partial", [])
-        worn = [f"{part}.{name}" for part in self.part_names() for name in known["parts"][part]["partial"]]
+        return own, [f"{part}.{name}" for part in self.part_names() for name in known["parts"][part]["partial"]]
+
+    def partial_channels(self, stage: int = 0) -> int:
+        """One channel in so many goes through the operations of the supernet in a stage (PC-DARTS, DrNAS); 1: all."""
+        own, worn = self.partial_options()
         if len(own) > 1:  # what a stage says goes before what is said of the whole search
             return int(self.options[own[min(stage, len(own) - 1)]])
         return int(self.options[[*own, *worn][-1]]) if own or worn else 1

@@ -20,7 +20,7 @@ from darts_core.genotype import RECURRENT, CellGenes, Gene, Genotype, random_gen
 from darts_core.space import SearchSpace, space_named
 from darts_core.zoo import genotype_named
 
-INHERITED = ("dataset", "path", "resize")  # what an evaluation takes from the search whose cell it trains
+INHERITED = ("dataset", "path", "resize", "level")  # what an evaluation takes from the search whose cell it trains
 CHAIN = "chain"  # the kind of cell that is a chain of blocks, in place of cells that are repeated
 _COMMON: Mapping[str, Scalar] = {"strategy": EVALUATE, "train_portion": 0.5, "shuffle_split": True, "seed": 0}
 
@@ -141,6 +141,8 @@ def cell_named(text: str, space: str = "darts", nodes: int = 0) -> tuple[Genotyp
         cell = random_genotype(space_named(space, nodes or None), random.Random(int(number or 0)))
         return cell, f"random cell {number or 0}"
     if text == "skips":
+        if "recurrent" in space_named(space).cells:
+            raise BadInput("genotype", "skips", "is a cell for images", "on text: random:0, or DARTS_V2")
         return all_skips(space_named(space, nodes or None)), "all-skip cell"
     return genotype_named(text)
 

@@ -63,10 +63,12 @@ class LanguageTask:
         for name, value in net.items():
             if (name, value) == ("partial_channels", 1):  # one channel in one: all of them
                 continue
-            what = f"the recurrent supernet has no {name.replace('_', ' ')}, which this method needs"
+            missing = {"more_cells": "cells to add to", "extra_skip": "skip connection to add"}
+            what = f"a recurrent network has no {missing.get(name, name.replace('_', ' '))}, as this method wants"
             fix = "choose another method, for example darts"
             if name == "partial_channels":
-                fix = "let all channels through: first=1 and second=1 of dr-nas, share=1 of pc-darts"
+                own, worn = self.config.partial_options()
+                fix = f"let all channels through: set {' and '.join(f'{option}=1' for option in (*own, *worn))}"
             raise BadInput("settings", "strategy", what, fix)
         fast = self.config.backend != "reference"
         kernels = Kernels(build.build()) if self.config.backend == "compiled" else None

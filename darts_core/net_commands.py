@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from darts_core import io, selection
-from darts_core.config import EVALUATE, SearchConfig, preset_named, settings_of
+from darts_core.config import EVALUATE, SearchConfig, catalogue, preset_named, settings_of
 from darts_core.drive import new_run
 from darts_core.errors import BadInput, unknown
 from darts_core.evaluation import (
@@ -33,7 +33,7 @@ from darts_core.evaluation import (
 )
 from darts_core.genotype import Genotype
 from darts_core.runs import RunReader, RunWriter, free_group, runs_root
-from darts_core.zoo import zoo
+from darts_core.zoo import recurrent_namesake
 
 Runs = Annotated[
     str | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs (default: data/runs, or $DARTS_RUNS).")
@@ -101,7 +101,7 @@ def add_to(app: typer.Typer, parts: Parts) -> None:
                 print(json.dumps(told))
             raise typer.Exit(0)
         root = runs_root(runs)
-        cell, label, given = chosen(root, genotype, run, parts.genotype_of)
+        cell, label, given = chosen(root, genotype, run, parts.genotype_of, about_text(preset, dataset))
         flags = {"dataset": dataset, "path": path, "epochs": epochs, "seed": seed}
         changes = {**given, **{k: v for k, v in flags.items() if v is not None}, **parts.assignments(set_)}
         if dataset is not None and path is None and dataset != given.get("dataset"):
@@ -147,7 +147,7 @@ def add_to(app: typer.Typer, parts: Parts) -> None:
 
         [dim]Then: evaluate --weights FILE.safetensors, or predict --weights FILE.safetensors image.png[/dim]
         """
-        cell, label = cell_named(f"{genotype}_RNN" if layout == "ptb" and f"{genotype}_RNN" in zoo() else genotype)
+        cell, label = cell_named(recurrent_namesake(genotype) if layout == "ptb" else genotype)
         target = out or file.with_suffix(".safetensors")
         if not target.absolute().parent.is_dir():
             raise BadInput(target, "out", "its folder does not exist", f"make {target.parent} first")
@@ -188,9 +188,7 @@ def add_to(app: typer.Typer, parts: Parts) -> None:
         train: Annotated[str, typer.Option("--train", help=f"Of the trainings: {', '.join(EVALUATIONS)}.")] = "quick",
         brief: Annotated[
             int | None,
-            typer.Option(
-                "--brief", help="Epochs of short trainings (default: a sixth of the full, 6 or more).", min=1
-            ),
+            typer.Option("--brief", help="Epochs of short trainings (default: a sixth of the full, 6 or more).", min=1),
         ] = None,
         full: Annotated[
             int | None, typer.Option("--full", help="Epochs of the full ones (default: as --train has it).", min=1)
@@ -297,10 +295,20 @@ def tested(weights: Path, dataset: str | None, path: str | None, changes: Mappin
     return {"dataset": chosen, **found, "note": model.card.note, "said": said}
 
 
+def about_text(preset: str, dataset: str | None) -> bool:
+    """Is an evaluation with this preset and data set (None: the preset's own) about a text?"""
+    named = dataset or (EVALUATIONS[preset].values.get("dataset", "") if preset in EVALUATIONS else "")
+    return catalogue()["datasets"].get(named, {}).get("kind") == "text"
+
+
 def chosen(
-    root: Path, genotype: str | None, run: str | None, genotype_of: Callable[[RunReader, int | None], Genotype]
-) -> tuple[Genotype, str, dict[str, Any]]:
+    root: Path, genotype: str | None, run: str | None, genotype_of: Callable[[RunReader, int | None], Genotype],
+    text: bool = False,
+) -> tuple[Genotype, str, dict[str, Any]]:  # fmt: skip
     """The cell that was asked for, what to call it, and the settings of the search that found it.
+
+    Args:
+        text: names are those of recurrent cells.
 
     Raises:
         BadInput: neither or both were asked for, or there is no such cell.
@@ -308,6 +316,8 @@ def chosen(
     if (genotype is None) == (run is None):
         raise BadInput("evaluate", "", "needs --genotype or --run, and not both", "for example --genotype DARTS_V2")
     if run is None:
+        if text:
+            return *cell_named(recurrent_namesake(str(genotype)), "darts-rnn"), {}
         return *cell_named(str(genotype)), {}
     reader = RunReader(root, run)
     cell = genotype_of(reader, None)

@@ -49,6 +49,14 @@ def zoo() -> Mapping[str, Published]:
     }
 
 
+def recurrent_namesake(name: str) -> str:
+    """What the recurrent cell is called here that was released as `name`, which may be a convolutional cell's too
+    (DARTS_V2: DARTS_V2_RNN); `name` where there is none.
+    """
+    plain = {_plain(known): known for known in zoo()}
+    return plain.get(_plain(f"{'DARTS_V2' if _plain(name) == 'darts' else name}_RNN"), name)
+
+
 def published(name: str) -> Published:
     """The released cell called `name`; capitals, - and _ do not matter.
 

@@ -147,7 +147,7 @@ WHOLE = {"dr-nas": {"first": 1, "second": 1}, "pc-darts": {"share": 1}}  # all c
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_methods_of_partial_channels_search_text_with_all_of_them(name: str) -> None:
-    with pytest.raises(BadInput, match=f"=1 of {name}"):
+    with pytest.raises(BadInput, match=" and ".join(f"{option}=1" for option in WHOLE[name])):
         list(events(config(strategy=name)))
     found = list(events(config(strategy=name, **WHOLE[name])))
     assert isinstance(found[-1], Result)

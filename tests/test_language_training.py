@@ -14,12 +14,14 @@ from typer.testing import CliRunner
 from darts_core.__main__ import app
 from darts_core.config import SearchConfig
 from darts_core.data.text_plan import TextPlan
+from darts_core.drive import new_run
 from darts_core.errors import BadInput
 from darts_core.evaluation import evaluation_config
 from darts_core.events import Epoch, Order, Phase, Result, Sample, Step, Trained
 from darts_core.genotype import Genotype
 from darts_core.language import LanguageTask, sample
 from darts_core.language_training import score
+from darts_core.net_commands import about_text, chosen
 from darts_core.nets.recurrent import Rates, RecurrentNetwork
 from darts_core.optimise import Averaged, triggered
 from darts_core.search.bilevel import Host, Snapshot
@@ -145,3 +147,31 @@ def test_a_cell_that_was_trained_and_a_search_write_text_on_the_command_line(tmp
     for name in ("cell", "found"):
         text = run("generate", name, "--length", "30", "--start", "ba di")
         assert text.exit_code == 0 and len(text.output.split()) == 32, text.output
+
+
+@pytest.mark.parametrize(("asked", "told"), [("DARTS_V2", "DARTS_V2_RNN"), ("darts", "DARTS_V2_RNN"),
+                                             ("ENAS", "ENAS_RNN"), ("darts_v1_rnn", "DARTS_V1_RNN")])  # fmt: skip
+def test_on_a_text_a_released_name_means_the_recurrent_cell(tmp_path: Path, asked: str, told: str) -> None:
+    text = about_text("quick", "markov")
+    assert text and about_text("ptb", None) and not about_text("quick", None) and not about_text("quick", "digits")
+    cell, label, _ = chosen(tmp_path, asked, None, lambda *_: V2, text)
+    assert (cell, label) == (published(told).genotype, told)
+
+
+def test_a_cell_that_does_not_fit_the_data_is_refused_with_the_one_that_does(tmp_path: Path) -> None:
+    drawn, _, _ = chosen(tmp_path, "random:1", None, lambda *_: V2, True)
+    assert list(drawn.cells) == ["recurrent"]
+    with pytest.raises(BadInput, match="is a cell for images"):
+        chosen(tmp_path, "skips", None, lambda *_: V2, True)
+    with pytest.raises(BadInput, match="the cell needs images.*DARTS_V2_RNN"):
+        evaluation_config("quick", published("DARTS_V2").genotype, "V2", {"dataset": "markov"})
+    with pytest.raises(BadInput, match="the cell needs a text"):
+        evaluation_config("text", V2, "V2", {"dataset": "digits"})
+
+
+def test_a_cell_found_on_characters_is_trained_on_characters(tmp_path: Path) -> None:
+    searched = SearchConfig.from_dict({**SMALL, "dataset": "text", "path": "somewhere.txt", "level": "char"})
+    new_run(tmp_path, "found", searched, [])
+    _, _, kept = chosen(tmp_path, None, "found", lambda *_: V2)
+    assert kept == {"dataset": "text", "path": "somewhere.txt", "level": "char"}
+    assert evaluation_config("quick", V2, "cell", kept).level == "char"
