@@ -135,7 +135,7 @@ def test_a_resumed_run_that_differs_says_so_and_keeps_the_old_tail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert drive(new_run(tmp_path, "cut", CONFIG, ["test"]), CONFIG, crash_at(17)) == 1
-    monkeypatch.setattr("darts_core.search.stepping.annealed", lambda config, epoch: 0.011)  # another program than then
+    monkeypatch.setattr("darts_core.search.stepping.annealed", lambda *rest: 0.011)  # another program than then
     assert drive(RunWriter.open(tmp_path, "cut"), CONFIG) == 0
     told = lines(tmp_path, "cut", "resumed")
     assert told[0]["identical"] is False and "not bit-identical from step" in told[0]["message"]

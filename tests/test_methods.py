@@ -10,6 +10,7 @@ import pytest
 import torch
 from small import config, task
 
+from darts_core.events import Step
 from darts_core.genotype import Gene
 from darts_core.methods.dartspt import accuracy_without, missed_most
 from darts_core.methods.drnas import dirichlet, widened
@@ -424,11 +425,20 @@ def test_darts_pt_keeps_the_operation_that_the_supernet_misses_most() -> None:
 # Stages and going back, in the loop ---------------------------------------------------------------------------
 
 
+def test_the_projection_of_darts_pt_has_a_cosine_of_its_own_from_a_tenth_of_the_rate() -> None:
+    settings = config(strategy="darts-pt", epochs=6, w_lr=0.2, w_lr_min=0.01, projected=1 / 3)
+    steps = [e for e in STRATEGIES["darts-pt"].strategy(task(settings), settings, Host()) if isinstance(e, Step)]
+    per_epoch = {step.epoch: step.metrics["w_lr"] for step in steps}
+    half = math.sqrt(0.5) / 2  # four epochs from 0.2 toward 0.01, then two from 0.02: cos of 0, 45, 90, 135; 0, 90
+    first = [0.2, 0.01 + 0.19 * (0.5 + half), 0.105, 0.01 + 0.19 * (0.5 - half)]
+    assert list(per_epoch.values()) == pytest.approx([*first, 0.02, 0.015])
+
+
 def test_stages_begin_where_they_should_with_new_weights_and_the_rate_starts_anew() -> None:
     settings = config(strategy="p-darts", epochs=3, more_cells=2, nodes=1, rest=0.0, batch=16)
     search = Search(STRATEGIES["p-darts"].factory, task(settings, torch.float32), settings, Host())
     found = list(search.run())
-    from darts_core.events import StageStarted, Step
+    from darts_core.events import StageStarted
 
     assert [(e.stage, e.step) for e in found if isinstance(e, StageStarted)] == [(1, 2), (2, 4)]
     steps = [e for e in found if isinstance(e, Step)]
@@ -439,7 +449,7 @@ def test_stages_begin_where_they_should_with_new_weights_and_the_rate_starts_ane
 
 def test_an_adaptive_search_goes_back_and_is_resumed_exactly_from_every_epoch() -> None:
     """A rule that fires once: the epoch goes back, the count of steps grows, and the settings change for good."""
-    from darts_core.events import Rewound, Step
+    from darts_core.events import Rewound
     from darts_core.search.method import Verdict
     from darts_core.search.state import from_bytes
 

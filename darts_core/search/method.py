@@ -139,6 +139,7 @@ When = Callable[[Moment], bool]
 Derive = Callable[[Trained], Genotype]
 Project = Callable[[Trained, Moment], "Alphas | None"]
 Stop = Callable[[Course], Verdict | None]
+Anew = Callable[[int], Mapping[int, float]]  # epochs of the search -> epoch: share of w_lr
 NextStage = Callable[[int, Trained, torch.Generator], Stage]  # (number of the stage that begins, ...)
 
 
@@ -244,6 +245,10 @@ def _no_projection(trained: Trained, moment: Moment) -> Alphas | None:
     return None
 
 
+def _not_anew(epochs: int) -> Mapping[int, float]:
+    return {}
+
+
 def _never(course: Course) -> Verdict | None:
     return None
 
@@ -265,6 +270,7 @@ class Method:
     next_stage: NextStage = once_stages_end
     project: Project = _no_projection  # asked after each epoch: alphas with fewer legal operations, or None (DARTS-PT)
     restarts: bool = False  # does the weights' learning rate start anew with each stage?
+    anew: Anew = _not_anew  # and at these epochs, from that share of it (DARTS-PT)
     eigenvalue_every: int = 0  # epochs between eigenvalues that the stop rule needs; 0: as the settings say
 
     def net_of(self, stage: int) -> dict[str, Any]:

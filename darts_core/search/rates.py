@@ -13,8 +13,9 @@ from functools import lru_cache
 from darts_core.config import SearchConfig
 
 
-def annealed(config: SearchConfig, epoch: int, epochs: int = 0) -> float:
-    """The weights' rate in `epoch` (0-based) of `epochs` (0: of the settings); the same for all steps of an epoch.
+def annealed(config: SearchConfig, epoch: int, epochs: int = 0, part: float = 1.0) -> float:
+    """The weights' rate in `epoch` (0-based) of `epochs` (0: of the settings), from `part` of w_lr on; the same for all
+    steps of an epoch.
 
     Without `w_power` the cosine of DARTS, as the original's schedule under the torch of its day: it begins at w_lr and
     does not quite reach w_lr_min. With it cosine power annealing, which ends at w_lr_min.
@@ -24,7 +25,9 @@ def annealed(config: SearchConfig, epoch: int, epochs: int = 0) -> float:
         share = cosine_power(count, config.w_power, min(config.w_rise, count - 1))[epoch]
     else:
         share = (1 + math.cos(math.pi * epoch / count)) / 2
-    return config.w_lr_min + (config.w_lr - config.w_lr_min) * share
+    top = part * config.w_lr
+    low = min(config.w_lr_min, top)
+    return low + (top - low) * share
 
 
 @lru_cache(maxsize=64)

@@ -144,13 +144,15 @@ class Stepping:
         return Step(launched.step, launched.epoch, launched.stage, launched.flags, numbers, alphas, read, edges)
 
     def rate(self) -> float:
-        """The weights' learning rate in this step."""
+        """The weights' learning rate in this step: the curve since it last started anew."""
+        epochs, starts = self.config.epochs, {0: 1.0}
+        if self.method.restarts:
+            starts |= {self.first_epoch(stage): 1.0 for stage in range(len(self.method.stages))}
+        starts |= self.method.anew(epochs)
+        first = max(epoch for epoch in starts if epoch <= self.epoch)
+        after = min((epoch for epoch in starts if epoch > self.epoch), default=epochs)
         scale = self.task.rate_scale(self.epoch, self.index)
-        if not self.method.restarts:
-            return scale * annealed(self.config, self.epoch)
-        first = self.first_epoch(self.stage)
-        after = self.first_epoch(self.stage + 1) if self.stage + 1 < len(self.method.stages) else self.config.epochs
-        return scale * annealed(self.config, self.epoch - first, after - first)
+        return scale * annealed(self.config, self.epoch - first, after - first, starts[first])
 
     def architecture_step(self, weights_batch: Batch, numbers: dict[str, Any]) -> None:
         """Move the alphas once; adds its numbers, 0-d tensors, to `numbers`."""
