@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
+from zlib import crc32
 
 import streamlit as st
 
@@ -45,9 +46,15 @@ def ask(setting: Setting, now: Scalar, key: str, choices: Iterable[str] = ()) ->
 
 
 def ask_all(
-    settings: Mapping[str, Setting], now: Mapping[str, Scalar], key: str, choices: Mapping[str, Iterable[str]]
+    settings: Mapping[str, Setting],
+    now: Mapping[str, Scalar],
+    key: str,
+    choices: Mapping[str, Iterable[str]],
+    given: Mapping[str, Scalar] | None = None,
 ) -> dict[str, Any]:
-    """Every setting, a fold per group, the first open; `now` are the values shown first. Returns name -> value."""
+    """Every setting, a fold per group, the first open; `now` are the values shown first, and `given` go before them and
+    before what was typed. Returns name -> value.
+    """
     said: dict[str, Any] = {}
     for group, title in GROUPS.items():
         members = {name: setting for name, setting in settings.items() if setting.group == group}
@@ -55,7 +62,10 @@ def ask_all(
             continue
         with st.expander(title, expanded=not said):
             for name, setting in members.items():
-                said[name] = ask(setting, now.get(name, setting.default), f"{key}-{name}", choices.get(name, ()))
+                place, first = f"{key}-{name}", now.get(name, setting.default)
+                if given and name in given:  # a field that begins anew: Streamlit keeps what is in one of the same key
+                    place, first = f"{place}-{crc32(str(given[name]).encode()):x}", given[name]
+                said[name] = ask(setting, first, place, choices.get(name, ()))
     return said
 
 

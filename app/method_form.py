@@ -1,4 +1,4 @@
-"""Choosing a method in the start form: its name, the parts it wears, and its card."""
+"""Choosing a method in the start form: its name, the parts it wears, and its card; and a space of one's own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Any
 
 import streamlit as st
 
+from app.choose import trouble
 from app.words import escaped
+from darts_core import own_space
 from darts_core.card import card_lines
-from darts_core.config import catalogue
+from darts_core.config import Scalar, catalogue
+from darts_core.errors import BadInput
 
 
 def choose(now: Mapping[str, Any], key: str) -> tuple[str, str]:
@@ -35,6 +38,26 @@ def choose(now: Mapping[str, Any], key: str) -> tuple[str, str]:
         for name in worn:
             st.markdown(f"**{escaped(name)}**: {escaped(parts[name]['doc'])}")
     return strategy, ",".join(worn)
+
+
+def space_of_file(key: str) -> Mapping[str, Scalar]:
+    """The settings that a file with a search space stands for; nothing without one, or where it holds none."""
+    with st.popover("A search space of your own", width="stretch"):
+        given = st.file_uploader(
+            "A small file, JSON or Python, as docs/your-own-space.md says. It is read as data and never run",
+            type=["json", "py"],
+            max_upload_size=1,
+            key=f"{key}-space-file",
+        )
+        if given is None:
+            return {}
+        try:
+            own = own_space.from_bytes(given.getvalue(), given.name)
+        except BadInput as problem:
+            trouble(problem)
+            return {}
+        st.success(escaped(f"{own.name} is chosen: see Search space and network."), icon=":material/check:")
+        return own_space.settings(own)
 
 
 def title_of(strategy: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from darts_core.config import EVALUATE, PRESETS
 from darts_core.genotype import Genotype
+from darts_core.own_space import OWN
 from darts_core.view import tables
 
 STATES = {
@@ -102,9 +103,12 @@ def described(info: Mapping[str, Any]) -> str:
         return ", ".join([*parts, f"seed {info['seed']}"])
     sizes = ("units",) if "recurrent" in info["space"].get("cells", {}) else ("cells",)  # else stacked
     known = {key: config[key] for key in ("strategy", "dataset", "space", *sizes, "epochs") if key in config}
-    parts = [f"{known.get('strategy', 'search')} on {known.get('dataset', 'unknown images')}"]
+    worn = filter(None, str(config.get("parts", "")).split(","))
+    method = " + ".join([str(known.get("strategy", "search")), *worn])
+    parts = [f"{method} on {known.get('dataset', 'unknown images')}"]
     if "space" in known:
-        parts.append(f"space {known['space']}" + (f" with {config['nodes']} nodes" if config.get("nodes") else ""))
+        space = info["space"].get("name", OWN) if known["space"] == OWN else known["space"]
+        parts.append(f"space {space}" + (f" with {config['nodes']} nodes" if config.get("nodes") else ""))
     parts += [f"{known[key]} {key}" for key in (*sizes, "epochs") if key in known]
     if info["parent"]:
         parts.append(f"branched from {info['parent']['run']} after {info['parent']['epoch']} epochs")

@@ -70,9 +70,19 @@ def read(path: str | Path) -> OwnSpace:
     Raises:
         BadInput: the file is missing, too large, holds something else than data, or describes no space.
     """
-    raw = io.read_bytes(Path(path), MAX_FILE)
-    data = python_data(raw, str(path)) if Path(path).suffix == ".py" else io.loads(raw, str(path), MAX_FILE)
-    return described(data, str(path))
+    return from_bytes(io.read_bytes(Path(path), MAX_FILE), str(path))
+
+
+def from_bytes(raw: bytes, name: str) -> OwnSpace:
+    """The space in the bytes of a file called `name`, as `read`.
+
+    Raises:
+        BadInput: too many bytes, something else than data, or no space.
+    """
+    if len(raw) > MAX_FILE:
+        raise BadInput(name, "", f"has more than {MAX_FILE:,} bytes", "describe a smaller space")
+    data = python_data(raw, name) if Path(name).suffix == ".py" else io.loads(raw, name, MAX_FILE)
+    return described(data, name)
 
 
 @lru_cache(maxsize=64)
@@ -92,14 +102,17 @@ def parsed(text: str, where: str = "settings") -> OwnSpace:
 def chosen(text: str) -> dict[str, str | int]:
     """The settings that `--space` stands for: a name of the list, or a file that ends with .json or .py.
 
-    A file says how many nodes its cells have, so the number of a preset gives way.
-
     Raises:
         BadInput: the file holds no space.
     """
     if text not in SPACES and (Path(text).suffix in (".json", ".py") or Path(text).is_file()):
-        return {"space": OWN, "own_space": read(text).text, "nodes": 0}
+        return settings(read(text))
     return {"space": text}
+
+
+def settings(own: OwnSpace) -> dict[str, str | int]:
+    """What chooses a space of one's own; it says how many nodes its cells have, so the number of a preset gives way."""
+    return {"space": OWN, "own_space": own.text, "nodes": 0}
 
 
 def layout_of(space: str, own_space: str = "") -> SearchSpace:

@@ -62,7 +62,7 @@ class Row:
 @dataclass(frozen=True)
 class Tally:
     """A whole comparison. `band`: of random cells' accuracies, a tenth from the lowest, their mean, a tenth from the
-    highest.
+    highest; of fewer than ten cells the lowest, the mean and the highest. `band_of` says which, in words.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Tally:
     band: tuple[float, float, float] | None
     source: str  # where accuracies come from, in words
     missing: tuple[str, ...] = field(default=())  # searches that have not ended, in words
+    band_of: str = "cells drawn at random, eight of ten"  # as tables say that do not count them
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -88,7 +89,8 @@ class Tally:
             if band is not None and len(band) != 3:
                 raise ValueError("band")
             missing = tuple(str(m) for m in data["missing"])
-            return Tally(str(data["name"]), dict(data["about"]), rows, band, str(data["source"]), missing)
+            band_of = str(data.get("band_of", Tally.band_of))
+            return Tally(str(data["name"]), dict(data["about"]), rows, band, str(data["source"]), missing, band_of)
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(
                 where, "", f"is not the table of a comparison ({error})", "make it again: compare"
@@ -128,7 +130,8 @@ def read(folder: Path) -> Tally:
 
 def tallied(name: str, plan: Mapping[str, Any], runs: Path) -> Tally:
     """The table of a comparison as far as its searches have come."""
-    rows, missing, random_cells = [], [], []
+    rows, missing = [], []
+    drawn: dict[str, set[float]] = {}  # random cell -> its accuracies; searches of one seed draw and train the same
     looked_up = truth.table_of(*(str(plan["settings"].get(name, "")) for name in ("space", "dataset", "own_space")))
     for method, entry in plan["methods"].items():
         outcomes = []
@@ -140,20 +143,21 @@ def tallied(name: str, plan: Mapping[str, Any], runs: Path) -> Tally:
                 continue
             events = reader.events()[0]
             outcomes.append(outcome(seed, events, looked_up))
-            random_cells += [e["test_accuracy"] for e in events if e["type"] == "trained" and e["role"] == "random"]
+            for e in events:
+                if e["type"] == "trained" and e["role"] == "random" and e["test_accuracy"] is not None:
+                    drawn.setdefault(io.dumps(e["genotype"]), set()).add(float(e["test_accuracy"]))
         rows.append(Row(method, tuple(outcomes)))
-    cells = (
-        sorted(map(float, looked_up.means)) if looked_up else sorted(float(x) for x in random_cells if x is not None)
-    )
+    cells = sorted(map(float, looked_up.means) if looked_up else map(statistics.fmean, drawn.values()))
     if looked_up:
         source = (
             f"looked up: mean of {looked_up.seeds} trainings of the derived cell, the whole space trained beforehand"
         )
     else:
         source = f"derived cells trained from scratch, {plan['settings'].get('retrain_epochs', 0)} epochs"
-    return Tally(
-        name, {k: v for k, v in plan.items() if k != "methods"}, tuple(rows), _band(cells), source, tuple(missing)
-    )
+    about = {k: v for k, v in plan.items() if k != "methods"}
+    drawing = "the {:,} cells of the space" if looked_up else "{:,} cells drawn at random"
+    band_of = f"{drawing.format(len(cells))}, {'eight of ten' if len(cells) >= 10 else 'all of them'}"
+    return Tally(name, about, tuple(rows), _band(cells), source, tuple(missing), band_of)
 
 
 def outcome(seed: int, events: Sequence[Mapping[str, Any]], table: truth.Table | None) -> Outcome:
@@ -183,11 +187,11 @@ def outcome(seed: int, events: Sequence[Mapping[str, Any]], table: truth.Table |
 
 
 def _band(cells: Sequence[float]) -> tuple[float, float, float] | None:
-    """(low, mean, high) of sorted accuracies, a tenth of them below and above."""
+    """(low, mean, high) of sorted accuracies, a tenth of them below and as many above; fewer than ten: all within."""
     if not cells:
         return None
-    at = lambda share: cells[min(len(cells) - 1, int(share * len(cells)))]  # noqa: E731
-    return at(0.1), statistics.fmean(cells), at(0.9)
+    tenth = len(cells) // 10
+    return cells[tenth], statistics.fmean(cells), cells[-1 - tenth]
 
 
 HEADS: tuple[str, ...] = (
@@ -231,9 +235,8 @@ def sentences(tally: Tally) -> list[str]:
     said = [f"Accuracy on test images: {tally.source}."]
     if tally.band:
         low, mean, high = tally.band
-        said.append(
-            f"Cells drawn at random: {100 * mean:.1f} % on average, eight of ten {100 * low:.1f} to {100 * high:.1f} %."
-        )
+        words = f"{tally.band_of}: {100 * low:.1f} to {100 * high:.1f} %; mean {100 * mean:.1f} %."
+        said.append(words[0].upper() + words[1:])
     if said_spent := spent(tally):
         said.append(said_spent)
     rows = [row for row in tally.rows if row.values("accuracy")]

@@ -98,6 +98,8 @@ def test_a_run_is_described_in_one_line_and_headed_by_its_title_or_preset() -> N
     assert described(text) == "darts on markov, space darts-rnn with 4 nodes, 32 units, 10 epochs, seed 0"
     branch = facts | {"parent": {"run": "y", "epoch": 3, "step": 24, "sha256": "0"}}
     assert "branched from y after 3 epochs" in described(branch)
+    mine = {"config": facts["config"] | {"parts": "beta,skip-stop", "space": "own"}, "space": {"name": "wide"}}
+    assert described(facts | mine).startswith("darts + beta + skip-stop on digits, space wide with 3 nodes")
     assert heading(facts) == "Test run x"
     assert heading(facts | {"title": "x"}) == PRESETS["collapse"].title
 

@@ -14,6 +14,7 @@ from darts_core.config import SearchConfig
 from darts_core.contest import Budget
 from darts_core.errors import BadInput
 from darts_core.genotype import every_genotype
+from darts_core.runs import RunReader
 from darts_core.space import space_named
 from darts_core.tally import Outcome, Row, Tally
 from darts_core.view.contest import contest_svg
@@ -150,6 +151,33 @@ def test_words_do_not_go_beyond_two_standard_errors() -> None:
     assert Tally.from_json(found.to_json(), "here") == found
     picture = contest_svg(found)
     assert picture.count("<circle") == 12 and "good 95.1 %" in picture
+
+
+def test_the_band_of_random_cells_says_how_many_it_is_of_and_few_are_no_eight_of_ten() -> None:
+    few = Tally("c", {}, (row("darts", 0.9, 0.8),), tally._band([0.5, 0.6, 1.0]), "trained", (), "3 cells")
+    assert few.band == pytest.approx((0.5, 0.7, 1.0))
+    assert "3 cells: 50.0 to 100.0 %; mean 70.0 %." in tally.sentences(few)
+    assert "grey: 3 cells; dashed: their mean" in contest_svg(few) and Tally.from_json(few.to_json(), "here") == few
+    assert tally._band([k / 20 for k in range(20)]) == pytest.approx((0.1, 0.475, 0.85)), "two below, two above"
+
+
+def test_searches_of_one_seed_train_the_same_random_cell_which_counts_once(tmp_path: Path) -> None:
+    chosen = contest.methods_in("darts,max-w")
+    settings = {**QUICK, "space": "tiny", "cells": 2, "retrain_epochs": 1, "random_cells": 2}
+    plan = contest.plan("c", chosen, [0, 1], "tiny", settings, Budget.read("1epochs"), lambda words: None)
+    found = contest.run(plan, tmp_path / "runs", lambda words: None)
+    assert found.band_of == "4 cells drawn at random, all of them", "two seeds of two, though four searches trained"
+    assert found.band is not None
+    trained = [
+        {
+            event["test_accuracy"]
+            for event in RunReader(tmp_path / "runs", name).events()[0]
+            if event.get("role") == "random"
+        }
+        for entry in plan["methods"].values()
+        for name in entry["runs"].values()
+    ]
+    assert trained[:2] == trained[2:] and {found.band[0], found.band[2]} <= set.union(*trained)
 
 
 def test_seconds_and_steps_are_both_said_whatever_the_budget_was_in() -> None:

@@ -484,9 +484,13 @@ def test_an_adaptive_search_goes_back_and_is_resumed_exactly_from_every_epoch() 
 
 
 def test_a_card_says_what_a_recorded_comparison_found() -> None:
-    from tools.catalogue import measured
+    from tools.catalogue import measured, verdict
 
     outcome = {"skips": 6, "edges": 6, "accuracy": 0.8}
     row = {"method": "darts", "outcomes": [outcome, {**outcome, "skips": 5, "accuracy": 0.9}]}
     assert measured(row).startswith("2 seeds") and "6 5 skips of 6; 2 of 2 cells collapsed" in measured(row)
     assert measured(row).endswith("0.850 (0.800 to 0.900)")
+    counts = lambda *skips: {"outcomes": [{"skips": s, "edges": 6, "accuracy": None} for s in skips]}  # noqa: E731
+    darts = counts(6, 6, 5)
+    assert verdict(counts(4, 3, 0), darts) == "Cures it. " and verdict(counts(6, 5, 6), darts) == "Does not help. "
+    assert verdict(counts(6, 4, 4), darts) == "Helps on 2 of 3 seeds. " and verdict(darts, darts) == ""

@@ -41,6 +41,19 @@ def test_a_space_written_like_one_of_the_list_is_that_space() -> None:
         assert dict(mine.cells) == dict(space_named(name).cells) and mine.name == "mine"
 
 
+def test_the_bytes_of_a_file_are_read_as_the_file_is_and_too_many_are_refused() -> None:
+    as_json, as_python = json.dumps(GOOD), "\n".join(f"{key} = {value!r}" for key, value in GOOD.items())
+    found = [
+        own_space.from_bytes(text.encode(), f"mine.{kind}") for kind, text in (("json", as_json), ("py", as_python))
+    ]
+    assert found[0].text == found[1].text
+    assert own_space.settings(found[0]) == {"space": "own", "own_space": found[0].text, "nodes": 0}
+    with pytest.raises(BadInput, match="more than 65,536 bytes"):
+        own_space.from_bytes(b" " * (own_space.MAX_FILE + 1), "mine.json")
+    with pytest.raises(BadInput, match="mine.py"):
+        own_space.from_bytes(b"import os", "mine.py")
+
+
 def test_an_edge_may_be_restricted_in_every_cell_or_in_one_kind() -> None:
     edges = {"0-2": ["skip_connect"], "normal-0-2": ["sep_conv_3x3"], "2-3": ["sep_conv_3x3"]}
     found = {

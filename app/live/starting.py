@@ -15,6 +15,7 @@ from app.words import about, amount, escaped, preset_of
 from darts_core import runs
 from darts_core.config import PRESETS, SearchConfig, catalogue, settings_of
 from darts_core.errors import BadInput
+from darts_core.own_space import OWN
 
 LOG_AFTER = 15.0  # seconds of starting, after which the page shows what the process printed
 
@@ -110,9 +111,10 @@ def all_settings(chosen: str, seen: bool, given: Mapping[str, Any]) -> None:
     """Every setting of a preset (`given`: what a lesson changed); while they are seen, what the search would cost."""
     values = PRESETS[chosen].watched(**given).to_dict()
     strategy, parts = method_form.choose(values, chosen)
+    own = method_form.space_of_file(chosen)
     options = {k: s for k, s in settings_of(strategy, parts).items() if k not in ("strategy", "parts")}
     above = st.container()  # cost and start stand above the fields that they follow from
-    said = ask_all(options, values, chosen, {"dataset": catalogue()["datasets"]})
+    said = ask_all(options, values, chosen, {"dataset": catalogue()["datasets"]}, own)
     try:
         config = SearchConfig.from_dict({**said, "strategy": strategy, "parts": parts})
     except BadInput as problem:
@@ -121,6 +123,8 @@ def all_settings(chosen: str, seen: bool, given: Mapping[str, Any]) -> None:
             st.button("Start with these settings", disabled=True, width="stretch", key=f"start-{chosen}")
         return
     with above:
+        if str(said["own_space"]).strip() and config.space != OWN:
+            st.caption(f"The space of your own is not used: the search space is {config.space}. Choose {OWN} there.")
         if seen:
             price(config)
         if st.button("Start with these settings", type="primary", width="stretch", key=f"start-{chosen}"):

@@ -6,7 +6,22 @@ from typing import Annotated
 
 from darts_core.baselines.propose import evolved
 from darts_core.baselines.trials import Baseline
+from darts_core.card import Card
 from darts_core.search.option import Choice, Range
+
+CARD = Card(
+    "Regularised evolution",
+    "parent = argmax score over S cells drawn from the last P;  child = parent with one change;  the oldest leaves",
+    "No alphas and no gradient over architectures: whole cells are changed and scored, by a short training, by "
+    "shared weights or by the table. The best cell ever seen is the result, not the best one alive.",
+    "Real, Aggarwal, Huang, Le: Regularized Evolution for Image Classifier Architecture Search, AAAI 2019, "
+    "algorithm 1; D-X-Y/AutoDL-Projects",
+    (
+        "10 cells alive and tournaments of 3, as the code of NAS-Bench-201; the paper has 100 and 25. The first 10 "
+        "trials are random search.",
+        "A change is another operation on an edge or another edge into a node, all of them equally likely.",
+    ),
+)
 
 
 def evolution(

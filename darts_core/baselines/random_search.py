@@ -6,7 +6,22 @@ from typing import Annotated
 
 from darts_core.baselines.propose import drawn
 from darts_core.baselines.trials import Baseline
+from darts_core.card import Card
 from darts_core.search.option import Choice, Range
+
+CARD = Card(
+    "Random search",
+    "argmax score(cell) over cells drawn uniformly;  score: accuracy on validation images after a short training, "
+    "with weights that all cells share, or looked up",
+    "No alphas and no gradient over architectures: whole cells are drawn and scored. A step is one training step "
+    "(shared weights: or one score), so that equal steps are an equal budget.",
+    "Li, Talwalkar: Random Search and Reproducibility for NAS, UAI 2019; liamcli/randomNAS_release",
+    (
+        "With shared weights every later step scores one cell on score_images, and the best score wins; the code "
+        "scores 1000 cells on ten batches and the best ten of them on all validation images.",
+        "Cells hold no `none` where a node keeps two edges, as in cells that DARTS derives; the code draws it too.",
+    ),
+)
 
 
 def random_search(

@@ -30,9 +30,7 @@ def contest_svg(tally: Tally) -> str:
             f'<rect x="{a:.1f}" y="{TOP}" width="{max(1.0, b - a):.1f}" height="{bottom - TOP}" fill="{BAND}"/>'
         )
         parts.append(f'<path d="M{mean:.1f},{TOP}V{bottom}" stroke="{MUTED}" stroke-dasharray="4 3"/>')
-        parts.append(
-            _text(left, bottom + 44, "grey: eight of ten cells drawn at random; dashed: their mean", 12, MUTED)
-        )
+        parts.append(_text(left, bottom + 44, f"grey: {tally.band_of}; dashed: their mean", 12, MUTED))
     for k in range(6):
         value = low + (high - low) * k / 5
         parts.append(f'<path d="M{x(value):.1f},{bottom}v5" stroke="{LINE}"/>')
