@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,8 @@ math[display="block"] { overflow-x: auto; overflow-y: hidden; padding: 6px 0; }
 """
 
 
-def write_site(folder: Path) -> None:
-    """Execute every notebook and write one page each, and an index."""
+def write_site(folder: Path, run: Callable[[Path], Any] = execute) -> None:
+    """Write a page for every notebook, and an index. `run` gives a source's notebook with its outputs."""
     folder.mkdir(parents=True, exist_ok=True)
     script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
     (folder / "plotly.min.js").write_bytes(script.read_bytes())
@@ -66,7 +66,7 @@ def write_site(folder: Path) -> None:
     titles = {}
     for source in books:
         began = time.monotonic()
-        book = execute(source)
+        book = run(source)
         titles[source.stem] = title_of(book)
         print(f"{source.stem}: executed in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         (folder / f"{source.stem}.html").write_text(page(book, source.stem, books), encoding="utf-8")

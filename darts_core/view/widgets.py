@@ -18,7 +18,6 @@ from typing import Any
 import anywidget
 import ipywidgets
 import numpy as np
-import plotly.graph_objects as go
 import traitlets
 
 from darts_core.derive import collapse, derive, kept_edges, skip_of
@@ -26,6 +25,7 @@ from darts_core.genotype import Genotype
 from darts_core.runs import RunReader, send_order
 from darts_core.space import CellSpec, SearchSpace
 from darts_core.view import dot, figures, tables
+from darts_core.view.figure_widget import FigureWidget
 from darts_core.view.layout import cell_layout
 from darts_core.view.palette import FONT, KIND_TITLES, colours
 from darts_core.view.svg import mix_svg
@@ -151,7 +151,7 @@ class Ribbon(Late, anywidget.AnyWidget):
         return _with_picture(super()._repr_mimebundle_(**words), "image/svg+xml", picture)
 
 
-class Chart(Late, go.FigureWidget):
+class Chart(Late, FigureWidget):
     """A Plotly figure that code can change while it is on the page; whoever only reads sees its last state."""
 
     def __init__(self, *words: Any, **more: Any) -> None:
@@ -237,7 +237,8 @@ class LiveRun(ipywidgets.VBox):
         self.name, self.root, self.patience = name, Path(root), patience
         self.state, self.step, self.error = "starting", 0, ""
         self.chip = ipywidgets.HTML("<b>starting</b>")
-        self.meter, self.written = ipywidgets.HTML(""), ipywidgets.HTML("")
+        self.answer, self.meter, self.written = ipywidgets.HTML(""), ipywidgets.HTML(""), ipywidgets.HTML("")
+        self._asked: dict[str, str] = {}  # id of an order that was given here and is not answered yet -> its words
         self.buttons = {word: ipywidgets.Button(description=word) for word in ("Pause", "Resume", "Step", "Stop")}
         for word, button in self.buttons.items():
             button.on_click(partial(self._press, word.lower()))
@@ -252,11 +253,32 @@ class LiveRun(ipywidgets.VBox):
         self._thread = threading.Thread(target=self._follow, daemon=True, name=f"live {name}")
         controls = ipywidgets.HBox([*self.buttons.values(), self.rate])
         self._body = ipywidgets.VBox([])
-        super().__init__([self.chip, controls, self.meter, self.written, self._body])
+        super().__init__([self.chip, controls, self.answer, self.meter, self.written, self._body])
         self._thread.start()
 
     def _press(self, kind: str, button: Any) -> None:
-        self.order(kind)
+        self._ask(kind, self.order(kind))
+
+    def _ask(self, words: str, order: str) -> None:
+        """Say what was asked for until the search answers: on a busy machine that takes a while."""
+        self._asked[order] = words
+        self.answer.value = f"asked for: {_plain(', '.join(list(self._asked.values())))}"
+
+    def _answered(self, events: Sequence[Mapping[str, Any]], over: bool) -> None:
+        """What the search said to orders from here. `over`: it will say nothing more."""
+        for event in events:
+            if event["type"] == "applied" and (words := self._asked.pop(event["id"], "")):
+                took = f"done at step {event['step']}" if event["accepted"] else f"refused, {event['reason']}"
+                self.answer.value = f"{_plain(words)}: {_plain(took)}"
+        if over and self._asked:
+            self.answer.value = f"too late for: {_plain(', '.join(list(self._asked.values())))}"
+            self._asked.clear()
+
+    def _listens(self, yes: bool) -> None:
+        """Whether the search still takes orders: not while its cells are trained from scratch, nor when all is done."""
+        for control in (*self.buttons.values(), self.rate):
+            if control.disabled == yes:
+                control.disabled = not yes
 
     def order(self, kind: str, name: str | None = None, value: float | str | None = None) -> str:
         """Give the search an order; it is carried out between two steps and then stands in its events."""
@@ -286,7 +308,7 @@ class LiveRun(ipywidgets.VBox):
     # -- the thread
 
     def _follow(self) -> None:
-        began, seen = time.monotonic(), (-1, "")
+        began, seen = time.monotonic(), (-1, "", "")
         reader: RunReader | None = None
         parts: tuple[ipywidgets.Widget, ...] = ()
         while not self._end.wait(0.1):
@@ -298,9 +320,13 @@ class LiveRun(ipywidgets.VBox):
                 reader = RunReader(self.root, self.name)
                 parts = self._build(reader)
             status = reader.status()
-            if (status.step, status.state) != seen:
-                seen = (status.step, status.state)
+            listens = status.state not in ENDED and status.phase != "evaluate"
+            if self._asked:
+                self._answered(reader.events()[0], over=not listens)
+            if (status.step, status.state, status.phase) != seen:
+                seen = (status.step, status.state, status.phase)
                 self._show(reader, status)
+                self._listens(listens)
                 if not self._body.children:
                     self._body.children = parts  # with their first step in them
                 if status.state in ENDED:
@@ -376,7 +402,8 @@ class LiveRun(ipywidgets.VBox):
 
     def _steer(self, change: Mapping[str, Any]) -> None:
         if not self._quiet and not self.ended:
-            self.order("set", "a_lr", float(f"{change['new']:.4g}"))
+            rate = float(f"{change['new']:.4g}")
+            self._ask(f"alpha rate {rate:g}", self.order("set", "a_lr", rate))
 
 
 def _pictures(content: Mapping[str, Any]) -> list[str]:

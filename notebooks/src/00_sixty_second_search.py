@@ -40,12 +40,15 @@ FAST = bool(os.environ.get("DARTS_NB_FAST"))
 # %% [markdown]
 # ## Start it
 #
-# `tiny` is the smallest preset: three operations, two nodes, one or two dozen seconds. The board below is alive: each
+# `tiny` is the smallest preset: three operations, two nodes, here about half a minute. The board below is alive: each
 # line is one connection of the cell, striped by how much each operation counts *now*. Press **Pause**, drag the slider
-# of the alpha rate, press **Resume**: the cell is not blocked, because the search is another process.
+# of the alpha rate, press **Resume**: the notebook is not blocked, because the search is another process. What you ask
+# for is done between two of its steps, and the line below the buttons says at which.
 
 # %%
-settings = preset_named("tiny").config(**({"epochs": 4, "retrain_epochs": 1} if FAST else {}))
+settings = preset_named("tiny").config(
+    **({"epochs": 4, "retrain_epochs": 1} if FAST else {"epochs": 30})
+)
 launch = start(settings.to_dict(), runs_root())
 live = LiveRun(launch.name, runs_root())
 live

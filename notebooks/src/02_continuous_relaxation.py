@@ -55,7 +55,7 @@ weights = torch.softmax(alpha, dim=-1)
 
 by_module = edge(x, weights, {})
 by_hand = sum(w * op(x) for w, op in zip(weights, edge.candidates.values(), strict=True))
-print("largest difference:", float((by_module - by_hand).abs().max()))
+print("largest difference:", float((by_module - by_hand).detach().abs().max()))
 
 # %% [markdown]
 # And now the point of it all: the output has a gradient for alpha. "A little more of this operation" is a direction
@@ -84,7 +84,12 @@ sliders = {
     for op, value in zip(cell.ops, (0.0, 1.0, 0.0), strict=True)
 }
 temperature = ipywidgets.FloatLogSlider(
-    value=1, min=-1, max=1, step=0.05, description="temperature"
+    value=1,
+    min=-1,
+    max=1,
+    step=0.05,
+    description="temperature",
+    style={"description_width": "110px"},
 )
 ribbon = Ribbon(cell, np.full(cell.shape, 1 / 3), "All edges under these alphas")
 bars = Chart(

@@ -169,7 +169,7 @@ SEEDS = range(2 if FAST else 3)
 EPOCHS = 4 if FAST else 8
 SMALL = {
     "dataset": "digits",
-    "cells": 3,
+    "cells": 2 if FAST else 3,
     "channels": 8,
     "stem_multiplier": 1,
     "batch": 20,
@@ -450,7 +450,7 @@ for method, name in NAMES.items():
 # (`python -m darts_core evaluate --run NAME`), trained on all training images.
 
 # %%
-settings = {**SMALL, "epochs": EPOCHS // 2, "test_every": EPOCHS // 2}
+settings = {**SMALL, "epochs": EPOCHS // 2, "test_every": EPOCHS // 2, "subset": 600 if FAST else 0}
 config = evaluation_config("quick", found, "cell of healthy", settings)
 writer = new_run(runs_root(), None, config, [])
 code = drive(writer, config)

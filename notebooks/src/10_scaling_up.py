@@ -58,8 +58,16 @@ PLAIN = os.environ | {"COLUMNS": "110", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
 
 
 # %%
+def started(*words: str) -> subprocess.Popen:
+    """Start the program with these words on the runs of this notebook, as in a terminal that nobody looks at."""
+    command = [sys.executable, "-m", "darts_core", *words, "--runs", str(RUNS)]
+    return subprocess.Popen(
+        command, env=PLAIN, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
 def program(*words: str) -> subprocess.CompletedProcess:
-    """Run the program with these words, as a terminal would, on the runs of this notebook."""
+    """The same, and wait for its end."""
     command = [sys.executable, "-m", "darts_core", *words, "--runs", str(RUNS)]
     return subprocess.run(command, capture_output=True, text=True, env=PLAIN)
 
@@ -72,8 +80,16 @@ def say(*words: str) -> subprocess.CompletedProcess:
     return done
 
 
+# the longest job of this notebook needs nobody to watch it: it goes first, and is read far below
+COMPARE = ["--preset", "known", "--methods", "darts,random:score=table:trials=20", "--seeds", "0" if FAST else "0-1",
+           "--set", "label_noise=0.4", "--set", "backend=fast", "--set", "arch_batch=60",
+           "--budget", "1epochs" if FAST else "4epochs", "--name", "small"]  # fmt: skip
+comparing = started("compare", *COMPARE)
+
 SHORT = ["--preset", "tiny", "--backend", "fast", "--set", f"epochs={3 if FAST else 6}", "--set", "retrain_epochs=0",
          "--set", "random_cells=0", "--set", "threads=1"]  # fmt: skip
+if FAST:
+    SHORT += ["--set", "subset=600", "--set", "batch=30"]  # half of the images, as many steps
 began = time.monotonic()
 say("search", *SHORT, "--name", "whole")
 alone = time.monotonic() - began
@@ -87,20 +103,7 @@ print(f"\n{alone:.1f} s, most of it to start Python and torch")
 # the end of a time slot in a cluster.
 
 # %%
-command = [
-    sys.executable,
-    "-m",
-    "darts_core",
-    "search",
-    *SHORT,
-    "--set",
-    "pace=25",
-    "--name",
-    "killed",
-    "--runs",
-    str(RUNS),
-]
-victim = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=PLAIN)
+victim = started("search", *SHORT, "--set", "pace=15", "--name", "killed")
 limit = time.monotonic() + 120
 while time.monotonic() < limit and victim.poll() is None:
     if (RUNS / "killed" / "run.json").is_file() and RunReader(RUNS, "killed").status().step >= 12:
@@ -171,12 +174,8 @@ print(f"{together:.1f} s for {len(names)} searches; one alone took {alone:.1f} s
 # %%
 with ThreadPoolExecutor(max_workers=2) as pool:  # at most as many as there are cores
     ended = list(pool.map(group, RATES[:-1]))
-print(
-    [done.returncode for done in (done, *ended)],
-    "are the exit codes;",
-    len(list_runs(RUNS)),
-    "runs in the folder",
-)
+swept = [row.name for row in list_runs(RUNS) if row.name.startswith("rate")]
+print([one.returncode for one in (done, *ended)], "are the exit codes;", len(swept), "searches")
 
 # %% [markdown]
 # On a cluster the same line stands in the job script, with the folder on a shared disk (or copied together
@@ -277,14 +276,12 @@ Panel([menu, dots, table])
 # table and a picture, and goes on where it was interrupted.
 
 # %%
-budget = ["--preset", "known", "--methods", "darts,random:score=table:trials=20", "--seeds", "0" if FAST else "0-1",
-          "--set", "label_noise=0.4", "--set", "backend=fast", "--set", "arch_batch=60",
-          "--budget", "1epochs" if FAST else "4epochs", "--name", "small"]  # fmt: skip
-program("compare", *budget)
+print("$ darts-workbench compare", *COMPARE)
+comparing.wait(300)  # started at the top, ended long ago
 small = RUNS.parent / "comparisons" / "small"
 print((small / "table.md").read_text("utf-8"))
 began = time.monotonic()
-again = program("compare", *budget)  # everything is there: nothing is computed twice
+again = program("compare", *COMPARE)  # everything is there: nothing is computed twice
 print(f"the second time: {time.monotonic() - began:.1f} s, exit code {again.returncode}")
 
 # %% [markdown]
@@ -440,7 +437,7 @@ print(
 assert left.state == "interrupted" and 12 <= left.step < left.total_steps
 assert resumed["identical"] is not False and killed.status().state == "finished"
 assert len(a) == len(b) == left.total_steps and all(same.values())
-assert not any(d.returncode for d in (done, *ended)) and len(rows) == (2 if FAST else 9)
+assert not any(one.returncode for one in (done, *ended)) and len(rows) == (2 if FAST else 9)
 entropies = list(means("entropy of the mix, nats").values())
 assert entropies == sorted(entropies, reverse=True)
 assert FAST or entropies[0] > entropies[-1] + 0.02, entropies
