@@ -53,7 +53,7 @@ def test_a_notebook_ends_by_asserting_its_claims_and_hides_its_solutions(number:
     book = house.notebook(house.sources([number])[0])
     assert re.search(r"^assert ", book.cells[-1].source, re.MULTILINE), "the last cell checks what the text claims"
     solutions = [cell for cell in book.cells if "solution" in cell.metadata.get("tags", [])]
-    assert solutions and all(cell.metadata.jupyter.source_hidden for cell in solutions)
+    assert solutions and all(c.metadata.jupyter.source_hidden and c.metadata.jupyter.outputs_hidden for c in solutions)
     text = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
     assert "**Afterwards you can**" in text and "## Exercises" in text
 

@@ -48,6 +48,7 @@ td, th { border: 1px solid var(--line); padding: 4px 10px; text-align: left; }
 .drawing svg { max-width: 100%; height: auto; }
 .row { display: flex; flex-wrap: wrap; gap: 12px; align-items: flex-start; }
 .row > * { flex: 1 1 260px; min-width: 0; }
+.row > .control { flex: 0 0 auto; }
 .control { display: inline-block; border: 1px solid var(--line); border-radius: 6px; padding: 0 8px; margin: 2px; }
 .control { font-size: 14px; }
 .panel { border: 1px solid var(--line); border-radius: 8px; padding: 10px; margin: 12px 0; }
@@ -95,8 +96,10 @@ def page(book: Any, stem: str, books: list[Path]) -> str:
         if cell.cell_type == "markdown":
             body.append(markdown(cell.source))
         elif cell.cell_type == "code" and cell.source.strip():
-            body.append(code(cell))
-            body.extend(output(o, f"{number}-{i}") for i, o in enumerate(joined(cell.outputs)))
+            said = (output(o, f"{number}-{i}") for i, o in enumerate(joined(cell.outputs)))
+            shown = "".join([code(cell), *said])
+            solution = "solution" in cell.metadata.get("tags", [])
+            body.append(f"<details><summary>Solution</summary>{shown}</details>" if solution else shown)
     return document(title_of(book), "\n".join(body))
 
 
@@ -119,10 +122,7 @@ def equation(text: str, words: dict[str, Any]) -> str:
 
 
 def code(cell: Any) -> str:
-    shown = highlight(cell.source, PythonLexer(), HtmlFormatter(nobackground=True))
-    if "solution" in cell.metadata.get("tags", []):
-        return f"<details><summary>Solution</summary>{shown}</details>"
-    return shown
+    return highlight(cell.source, PythonLexer(), HtmlFormatter(nobackground=True))
 
 
 def joined(outputs: list[Any]) -> Iterator[Any]:

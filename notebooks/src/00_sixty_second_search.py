@@ -113,7 +113,7 @@ for event in events:
 # 1. Start the preset `collapse` in place of `tiny` and watch the colour of the lines. (It takes about half a minute.)
 # 2. How many different cells could this search have found? Write it as a product before you look.
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 space = settings.search_space()
 for kind, cell in space.cells.items():
     per_node = [

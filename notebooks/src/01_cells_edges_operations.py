@@ -163,7 +163,7 @@ print(f"one kind of cell: {per_cell:,}; both: {per_cell**2:.2e}")
 # 1. Which cell of this space has the most parameters, which the fewest? Set the menus and read the number.
 # 2. How does the count grow if a cell has 5 nodes?
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 counts = {}
 for op in ("sep_conv_5x5", "skip_connect"):
     for menu in menus:

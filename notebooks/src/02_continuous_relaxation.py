@@ -182,7 +182,7 @@ Chart(
 # 1. **Max-W** (sharpDARTS) replaces the mix $w$ by $1 - \max(w) + w$. What is the largest entry then? And the sum?
 # 2. Why do two alphas that are equal stay equal, if their operations give the same output?
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 w = torch.softmax(alpha.detach(), -1)
 max_w = 1 - w.max() + w
 print(

@@ -298,7 +298,7 @@ print(
 # 1. Show that $\alpha = w = 2/(1 + 2\xi)$ is where the second-order rule stands still.
 # 2. Halve the finite difference's radius on the toy. Why does nothing change?
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 for x in (0.1, 0.25, 0.5):
     fixed = 2 / (1 + 2 * x)
     print(

@@ -47,17 +47,15 @@ def norm(c, affine=False):
 def separable(c, k, stride, dilation=1):
     return [
         nn.ReLU(),
-        nn.Conv2d(
-            c, c, k, stride, dilation * (k - 1) // 2, dilation, groups=c, bias=False
-        ),  # each channel alone
-        nn.Conv2d(c, c, 1, bias=False),  # then across channels
+        # each channel alone, then across channels
+        nn.Conv2d(c, c, k, stride, dilation * (k - 1) // 2, dilation, groups=c, bias=False),
+        nn.Conv2d(c, c, 1, bias=False),
         norm(c),
     ]
 
 
-class Halve(
-    nn.Module
-):  # a skip connection that halves the image: two 1x1 convolutions, one pixel apart
+# a skip connection that halves the image: two 1x1 convolutions, one pixel apart
+class Halve(nn.Module):
     def __init__(self, c_in, c_out):
         super().__init__()
         self.even = nn.Conv2d(c_in, c_out // 2, 1, 2, bias=False)
@@ -312,7 +310,13 @@ from app.process import start
 from darts_core.runs import runs_root
 from darts_core.view.widgets import LiveRun
 
-words = {"epochs": 3 if FAST else 16, "retrain_epochs": 0, "random_cells": 0, "pace": 20.0}
+words = {
+    "epochs": 3 if FAST else 16,
+    "channels": 4 if FAST else 8,
+    "retrain_epochs": 0,
+    "random_cells": 0,
+    "pace": 20.0,
+}
 launch = start(preset_named("laptop").config(**words).to_dict(), runs_root())
 live = LiveRun(launch.name, runs_root())
 live
@@ -332,7 +336,7 @@ live.picture()
 # 1. Change one sign in `alpha_gradient` and run the comparison. How large is the difference then?
 # 2. The published second order keeps $\xi$ at the learning rate. Which line would you change for $\xi = 0.1$?
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 right = alpha_gradient
 alpha_gradient = lambda *words: [-g for g in right(*words)]  # the wrong sign
 wrong, *_ = compare("1", epochs=1)

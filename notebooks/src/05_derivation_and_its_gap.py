@@ -196,7 +196,7 @@ Panel([ipywidgets.HBox([menu, threshold, counted]), cut])
 # 1. Derive the cell at the record where the collapsing run first had four skips. What would stopping there have given?
 # 2. What does the rule do with two edges of exactly equal score?
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 sick = RunReader(SAMPLES, "collapsing").steps()
 skips = [
     derive(space, tables.mixes_at(sick, i, space)).count("skip_connect") for i in range(len(sick))

@@ -213,8 +213,9 @@ Chart(
 )
 
 # %% [markdown]
-# *Claim: around the alphas found it is a valley: steps of 3 to either side raise the loss.* Its floor is flat over a whole unit of
-# alpha, so an edge may lean one way or the other at hardly any price. Derivation turns such a leaning into a decision.
+# *Claim: around the alphas found it is a valley: steps of 3 to either side raise the loss.* But half a unit
+# of alpha either way costs less than 0.05 nats, so an edge may lean one way or the other at hardly any price. Derivation turns such a
+# leaning into a decision.
 #
 # ## Not one run: seeds
 #
@@ -226,12 +227,13 @@ Chart(
 recorded = tally.read(SAMPLES.parent / "comparisons" / "nb3-noise")
 titles = {"darts": "DARTS, 40 % random labels", "darts:label_noise=0": "DARTS, clean labels"}
 pairs = {titles[row.method]: row for row in recorded.rows if row.method in titles}
+aside = np.linspace(-0.06, 0.06, len(recorded.about["seeds"]))  # equal cells side by side
 Chart(
-    [{"name": title, "mode": "markers", "x": row.values("skips"), "y": row.values("accuracy"),
-      "marker": {"size": 12, "color": colour, "symbol": symbol}}
-     for (title, row), colour, symbol in zip(pairs.items(), ("#111", "#999"), ("circle", "square"))],
+    [{"name": title, "mode": "markers", "x": row.values("skips") + aside + shift, "y": row.values("accuracy"),
+      "marker": {"size": 11, "color": colour, "symbol": symbol, "line": {"width": 1, "color": "#fff"}}}
+     for (title, row), colour, symbol, shift in zip(pairs.items(), ("#111", "#999"), ("circle", "square"), (-0.15, 0.15))],
     {"title": "Skips of the derived cell (of 6 edges) and its accuracy, one mark per seed", "height": 340, "width": 760,
-     "xaxis": {"title": {"text": "skip connections"}, "range": [-0.3, 6.3]}, "yaxis": {"tickformat": ".0%", "range": [0.3, 1.02]}},
+     "xaxis": {"title": {"text": "skip connections"}, "range": [-0.4, 6.4]}, "yaxis": {"tickformat": ".0%", "range": [0.3, 1.02]}},
 )  # fmt: skip
 
 # %% [markdown]
@@ -287,7 +289,7 @@ Panel([ipywidgets.HBox([noise, seed, drop, go]), place])
 # 1. At which epoch would "stop at the lowest validation loss" have stopped the collapsing run, with how many skips?
 # 2. Why can a search with two equal operations on an edge never collapse to one of them?
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 epochs = [event for event in sick.events()[0] if event["type"] == "epoch"]
 best = min(epochs, key=lambda e: e["metrics"]["valid_loss"])
 print(
@@ -315,7 +317,10 @@ assert healthy[-1] < min(healthy) + 0.1
 flat = np.abs(spectrum - settings.a_decay) < 1e-4
 assert flat.sum() >= len(cell.edges), spectrum
 assert best["collapse"]["derived_skips"] < epochs[-1]["collapse"]["derived_skips"]
-assert min(surface[0], surface[-1]) > surface[6] + 0.02 and abs(surface[8] - surface[6]) < 0.05
+assert (
+    min(surface[0], surface[-1]) > surface[6] + 0.02
+    and max(surface[5], surface[7]) < surface[6] + 0.05
+)
 early = {line["name"]: [y for x, y in zip(line["x"], line["y"]) if x < 15] for line in bends}
 assert max(early["40 % random labels"]) <= max(early["clean labels"]), "no early warning here"
 assert bends[0]["y"][-1] > 2 * bends[1]["y"][-1]

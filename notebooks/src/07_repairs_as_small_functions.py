@@ -289,7 +289,7 @@ Panel([ipywidgets.HBox([where, look]), seeds])
 # 1. Write a relaxation of your own: sharpen the softmax with progress. One function, one `Method(relax=...)`.
 # 2. Combine Max-W with beta-DARTS' penalty by `dataclasses.replace`.
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 from dataclasses import replace
 
 from darts_core.mix import Mix

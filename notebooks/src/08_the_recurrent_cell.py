@@ -446,7 +446,7 @@ drawn(result, "The cell that this search found")
 # 2. How far can luck push the perplexity of the *true* model on 6,000 test tokens? (Each costs $-\ln 0.8$ or $-\ln 0.2$.)
 # 3. Which of the 4 functions would you take away, to have the hidden state bounded without a limit?
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 cold, hot = (allowed(sample(net, text, mix, 400, 0, t, columns=16)) for t in (0.1, 10.0))
 print(
     f"1. allowed at temperature 0.1: {cold:.0%}, at 10: {hot:.0%}: cold text runs in loops of the likeliest syllables,"

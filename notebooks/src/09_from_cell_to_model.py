@@ -547,7 +547,7 @@ Panel([number, ipywidgets.HBox([picture, answer])])
 # 2. You measured a spread over seeds. How many seeds a side do you need to see a difference of half a point four times in
 #    five, at the usual 5 %? (Two-sample formula: $n = 2\,(1.96 + 0.84)^2\,\sigma^2/\delta^2$.)
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 channels = matched(trials["collapsed"][0].config, trials["searched"][0].size)
 wide = Trial(collapsed, 0, channels=channels)
 print(

@@ -413,7 +413,7 @@ print("torch", torch.__version__.split("+")[0], "sees a GPU" if torch.cuda.is_av
 # 2. You have 40 searches to run on 8 cores. Forty processes with one seed, or eight with five? What speaks for each?
 # 3. How would you show somebody else that your result is no accident of your machine? (One word of the program.)
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["solution"]
 rows_of_paper = sum(np.prod(cell.shape) for cell in paper.search_space().cells.values())
 rows_here = sum(np.prod(cell.shape) for cell in base.search_space().cells.values())
 per_weight = (whole.record_bytes - 60) / rows_here
