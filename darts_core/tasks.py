@@ -270,6 +270,13 @@ class ImageTask:
         return iter(self.plan.eval_batches(split, size))
 
 
+def image_losses(logits: Tensor, labels: Tensor) -> list[Loss]:
+    """`ImageTask.loss` of several searches at once: logits (searches, N, classes), labels (searches, N)."""
+    each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
+    right = (logits.detach().argmax(-1) == labels).float().mean(1)
+    return [Loss(v, None, {"accuracy": a}) for v, a in zip(each.mean(1).unbind(), right.unbind(), strict=True)]
+
+
 class StreamTask(ImageTask):
     """Images read from a folder while they are trained on (ImageNet): cross-entropy as for images in memory."""
 

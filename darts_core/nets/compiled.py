@@ -11,7 +11,7 @@ themselves, and so does whatever the kernel has no form of: drop path, half prec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from torch.func import functional_call
 from darts_core import ops
 from darts_core.mix import Mix
 from darts_core.nets.fast import DILATION, FastSupernet
-from darts_core.nets.kernels import Kernels
+from darts_core.nets.kernels import Kernels, Plans
 from darts_core.nets.mixed import MixedCell, MixedOperation, Supernet
 
 # The numbers of the operations in kernels/cell.cpp; a skip connection of stride 2 is a factorised reduction (3).
@@ -123,22 +123,18 @@ def _layers(op: str) -> tuple[str, ...]:
 
 
 class CellCall(torch.autograd.Function):
-    """s0, s1 (N, H, W, C), mix (edges, ops) and the cell's weights, all dense -> (N, H', W', outputs * C).
-
-    For several nets side by side all of them have one more dimension in front.
-    """
+    """s0, s1 (N, H, W, C), mix (edges, ops) and the cell's weights, all dense -> (N, H', W', outputs * C)."""
 
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any, plan: CellPlan, plain: Callable[..., Tensor], threads: int,
         s0: Tensor, s1: Tensor, mix: Tensor, weights: Tensor,
     ) -> Tensor:  # fmt: skip
-        nets = len(weights) if weights.dim() == 2 else 1
         numbers, (count, doubles) = plan.plan(s0, s1)
-        saved, kept = plan.buffers.lease(nets * count, s0.dtype), torch.empty(nets * doubles, dtype=torch.float64)
-        out = s1.new_empty((*s1.shape[:-4], *plan.output_shape(s1)))
-        plan.kernels.forward(numbers, threads, nets, s0, s1, weights, mix, saved.buffer, kept, out)
-        ctx.plan, ctx.plain, ctx.left = plan, plain, (numbers, threads, nets, saved, kept)
+        saved, kept = plan.buffers.lease(count, s0.dtype), torch.empty(doubles, dtype=torch.float64)
+        out = s1.new_empty(plan.output_shape(s1))
+        plan.kernels.forward(numbers, threads, s0, s1, weights, mix, saved.buffer, kept, out)
+        ctx.plan, ctx.plain, ctx.left = plan, plain, (numbers, threads, saved, kept)
         ctx.save_for_backward(s0, s1, mix, weights)
         return out
 
@@ -149,7 +145,7 @@ class CellCall(torch.autograd.Function):
         wanted = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():  # a graph of the gradients is asked for: second derivatives
             return (None, None, None, *_differentiable(ctx.plain, (s0, s1, mix, weights), wanted, grad))
-        numbers, threads, nets, saved, kept = ctx.left
+        numbers, threads, saved, kept = ctx.left
         g0, g1, g_mix, g_weights = (
             torch.empty_like(t) if want else None for t, want in zip((s0, s1, mix, weights), wanted, strict=True)
         )
@@ -157,8 +153,67 @@ class CellCall(torch.autograd.Function):
             g_mix.zero_()  # `none` and what is not legal
         needs = sum(bit for bit, want in zip((4, 8, 2, 1), wanted, strict=True) if want)
         passed = (s0, s1, weights, mix, saved.buffer, kept)
-        ctx.plan.kernels.backward(numbers, threads, nets, passed, grad.contiguous(), needs, (g0, g1, g_weights, g_mix))
+        ctx.plan.kernels.backward(numbers, threads, passed, grad.contiguous(), needs, (g0, g1, g_weights, g_mix))
         return None, None, None, g0, g1, g_mix, g_weights
+
+
+class NetsCall(torch.autograd.Function):
+    """All cells of several nets of one form: stem (nets, N, H, W, C), weights (nets, numbers of all cells) and, for
+    each kind of `kinds`, mix (nets, edges, ops) -> the last cell's output (nets, N, H', W', outputs * C).
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        net: CompiledSupernet,
+        kinds: Sequence[str],
+        threads: int,
+        stem: Tensor,
+        weights: Tensor,
+        *mixes: Tensor,
+    ) -> Tensor:
+        nets, of_kind = len(stem), dict(zip(kinds, mixes, strict=True))
+        maps, saved, kept, numbers = [stem, stem], [], [], []
+        for plan in net.plans:
+            number, (count, doubles) = plan.plan(*maps[-2:])
+            numbers.append(number)
+            saved.append(plan.buffers.lease(nets * count, stem.dtype))
+            kept.append(torch.empty(nets * doubles, dtype=torch.float64))
+            maps.append(stem.new_empty((nets, *plan.output_shape(maps[-1]))))
+        begins = [sum(net.parts[1 : 1 + i]) for i in range(len(net.plans))]
+        plans, rows = Plans(numbers, begins), [of_kind[kind] for kind in net.kinds]
+        passed = rows, [lease.buffer for lease in saved], kept, maps[2:]
+        net.plans[0].kernels.forward_all(plans, threads, stem, weights, *passed)
+        ctx.left, ctx.given = (net, kinds, threads, plans), (saved, kept, maps[2:-1])
+        ctx.save_for_backward(stem, weights, *mixes)
+        ctx.shape = maps[-1].shape
+        return maps[-1]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (net, kinds, threads, plans), (saved, kept, between) = ctx.left, ctx.given
+        stem, weights, *mixes = ctx.saved_tensors
+        for_stem, for_weights, *for_mixes = wanted = ctx.needs_input_grad[3:]
+        if torch.is_grad_enabled():  # a graph of the gradients is asked for: second derivatives
+            plain = partial(net.plain_cells, kinds)
+            return (None, None, None, *_differentiable(plain, (stem, weights, *mixes), wanted, grads[0]))
+        nets, maps = len(stem), [stem, stem, *between]
+        of_kind = dict(zip(kinds, mixes, strict=True))
+        rows = [of_kind[kind] for kind in net.kinds]
+        slopes = [torch.empty_like(maps[i + j]) for i in range(len(net.plans)) for j in (0, 1)]
+        row = weights.new_empty(nets, weights.stride(0))  # rows as long as those of the weights
+        of_weights = row[:, : weights.shape[1]] if for_weights else None
+        found = [torch.zeros_like(row) if any(for_mixes) else None for row in rows]  # `none` and what is not legal: 0
+        # the last map is not looked at on the way back
+        passed = stem, weights, rows, [lease.buffer for lease in saved], kept, [*between, None]
+        needs = sum(bit for bit, want in ((1, for_weights), (2, any(for_mixes)), (4, for_stem)) if want)
+        places = (slopes, of_weights, found)
+        net.plans[0].kernels.backward_all(plans, threads, passed, grads[0].contiguous(), needs, *places)
+        of_mixes = [
+            torch.stack([f for f, k in zip(found, net.kinds, strict=True) if k == kind]).sum(0) if want else None  # type: ignore[arg-type]
+            for kind, want in zip(kinds, for_mixes, strict=True)
+        ]
+        return None, None, None, slopes[0] if for_stem else None, of_weights, *of_mixes
 
 
 def _differentiable(
@@ -246,6 +301,16 @@ class CompiledSupernet(nn.Module):
         own = {name.removeprefix(prefix): t for name, t in packed.items()}
         images = (s.permute(0, 3, 1, 2) for s in (s0, s1))
         return functional_call(fast.cells[i], own, (*images, mix)).permute(0, 2, 3, 1)
+
+    def plain_cells(self, kinds: Sequence[str], stem: Tensor, weights: Tensor, *mixes: Tensor) -> Tensor:
+        """What `NetsCall` computes, one net after another in pure PyTorch."""
+        outputs = []
+        for s, own, *rows in zip(stem, weights, *mixes, strict=True):
+            s0, s1, of_kind = s, s, dict(zip(kinds, rows, strict=True))
+            for i, part in enumerate(own.split(self.parts[1:-1])):
+                s0, s1 = s1, self.plain_cell(i, s0, s1, of_kind[self.kinds[i]], part)
+            outputs.append(s1)
+        return torch.stack(outputs)
 
     def _stem(self, weights: Tensor, x: Tensor) -> Tensor:
         kernel, scale, shift = self.views(0, weights)

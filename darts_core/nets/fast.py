@@ -3,11 +3,11 @@
 What makes it fast, all of it exact:
 
 - Operations of all edges that leave one state are computed together: one depthwise call and one grouped 1x1 call over
-all
-  their channels, one batch norm over the concatenation.
+  all their channels, one batch norm over the concatenation.
+- On the CPU a separable convolution is one function with a way back of its own (`separable.py`): weight gradients of
+  5x5 and dilated convolutions by the library's fast 3x3 kernel, and nothing kept but the map before it.
 - The weight of an operation is the scale of its last batch norm: no pass over the maps of its own, forward or back.
 - Pools, their batch norm, ReLU and identity depend on the state alone: once per state, not per edge.
-- The input gradient of a dilated convolution is a forward convolution, which the CPU does faster.
 - Second derivatives of batch norm in closed form (`twice`).
 - `none` contributes nothing and is left out; images lie channels-last, which CPU and GPU kernels prefer.
 
@@ -29,12 +29,12 @@ from torch.autograd.function import once_differentiable
 from darts_core import ops
 from darts_core.mix import EDGE, Mix
 from darts_core.nets.mixed import MixedCell, Supernet, passed_by
+from darts_core.nets.separable import Form, Separable, pointwise, repeated
 from darts_core.nets.weighted import Layout, WeightedNorms
 from darts_core.space import CellSpec, SearchSpace
 
 DILATION = {"sep_conv_3x3": 1, "sep_conv_5x5": 1, "dil_conv_3x3": 2, "dil_conv_5x5": 2}
 EPS = 1e-5  # of batch norm, as in `ops.batch_statistics`
-DENSE_AT_MOST = 64  # channels up to which a grouped 1x1 convolution is one dense product
 LAYERS = {"sep": ("1", "2", "5", "6"), "dil": ("1", "2")}  # weights of an operation's Sequential, by their index in it
 
 
@@ -242,10 +242,15 @@ class Fan(nn.Module):
         stacks, count = self.weights[name], len(self.members[name])
         if op == "skip_connect":
             return self._reduced(relus[1], stacks["conv_1"], stacks["conv_2"], count, finish)  # type: ignore[index]
+        twice, dilation = op.startswith("sep"), DILATION[op]
+        if x.device.type == "cpu" and not self._apart(x):
+            y = Separable.apply(relus[1], stacks["1"], stacks["2"], Form(count, 1, self.stride, dilation, False))  # type: ignore[index]
+            if twice:
+                y = Separable.apply(y, stacks["5"], stacks["6"], Form(count, 1, 1, 1, True))  # type: ignore[index]
+            return _spread(finish(y), count)  # type: ignore[arg-type]
         if count not in relus:
-            relus[count] = _repeated(relus[1], count)
-        twice = op.startswith("sep")
-        y = self._separable(relus[count], stacks["1"], stacks["2"], DILATION[op], self.stride, count)  # type: ignore[index]
+            relus[count] = repeated(relus[1], count)
+        y = self._separable(relus[count], stacks["1"], stacks["2"], dilation, self.stride, count)  # type: ignore[index]
         if twice:
             y = self._separable(F.relu(self._normalised(y)), stacks["5"], stacks["6"], 1, 1, count)  # type: ignore[index]
         return _spread(finish(y), count)
@@ -263,7 +268,7 @@ class Fan(nn.Module):
         self,
         x: Tensor,
         depthwise: Tensor,
-        pointwise: Tensor,
+        points: Tensor,
         dilation: int,
         stride: int,
         count: int,
@@ -274,7 +279,7 @@ class Fan(nn.Module):
             y = Dilated.apply(x, depthwise.to(x.dtype), padding, dilation)  # under autocast x is bfloat16
         else:
             y = F.conv2d(x, depthwise, None, stride, padding, dilation, groups=x.shape[1])
-        return _pointwise(y, pointwise, count)
+        return pointwise(y, points, count)
 
     def _reduced(
         self, relu: Tensor, first: Tensor, second: Tensor, count: int, finish: Callable[[Tensor], Tensor]
@@ -394,26 +399,6 @@ def _layout(cells: nn.ModuleList) -> dict[str, list[str]]:
 def _stack(modules: Sequence[nn.Module], layer: str) -> Tensor:
     """One layer's weights of several modules, concatenated along the output channels."""
     return torch.cat([module.get_submodule(layer).weight.detach() for module in modules])  # type: ignore[arg-type]
-
-
-def _pointwise(x: Tensor, weight: Tensor, count: int) -> Tensor:
-    """Grouped 1x1 convolution, weight (count*C, C, 1, 1). For few channels one dense product with a block-diagonal
-    matrix: its extra zeros cost less than the grouped kernel's overhead (measured 3 times faster at 8 to 32
-    channels).
-    """
-    K = x.shape[1]
-    if K > DENSE_AT_MOST or x.is_cuda:
-        return F.conv2d(x, weight, groups=count)
-    own = torch.eye(count, dtype=x.dtype, device=x.device).repeat_interleave(K // count, 0).view(K, count, 1)
-    blocks = (weight.view(K, 1, K // count) * own).view(K, K)
-    return F.linear(x.permute(0, 2, 3, 1), blocks).permute(0, 3, 1, 2)
-
-
-def _repeated(x: Tensor, count: int) -> Tensor:
-    """(N, C, H, W) -> (N, count*C, H, W): the channels `count` times over, channels-last."""
-    N, C, H, W = x.shape
-    rows = x.permute(0, 2, 3, 1).unsqueeze(3).expand(N, H, W, count, C)
-    return rows.reshape(N, H, W, count * C).permute(0, 3, 1, 2)
 
 
 def _spread(y: Tensor, count: int) -> Tensor:

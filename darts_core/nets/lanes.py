@@ -4,8 +4,8 @@ Lanes lie in the channels, lane by lane, so that a convolution of all of them is
 norm one call over more channels; no number of one lane ever meets a number of another. What is shared within a lane
 (`fast.py`) is shared here too.
 
-The compiled kernel takes a cell of all lanes in one call and gives each core lanes of its own: on small images that
-scales better than cores that share one lane.
+The compiled kernel takes all cells of all lanes in one call, in which a core takes the next cell of the next lane: on
+small images that scales better than cores that share one lane.
 
 `tests/test_lanes.py` compares output and every gradient with each net alone, in float64.
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,12 +22,13 @@ from torch import Tensor
 
 from darts_core import ops
 from darts_core.mix import Mix
-from darts_core.nets.compiled import CellCall, CompiledSupernet
-from darts_core.nets.fast import DILATION, Dilated, Fan, FastCell, FastSupernet
+from darts_core.nets.compiled import CompiledSupernet, NetsCall
+from darts_core.nets.fast import DILATION, Fan, FastCell, FastSupernet
+from darts_core.nets.separable import Form, Separable, composed
 
 Weights = Mapping[str, Tensor]
-# (weights, images, mix) of each lane -> the logits (N, classes) of each lane
-Logits = Callable[[Sequence[Weights], Sequence[Tensor], Sequence[Mix]], list[Tensor]]
+# (weights, images, mix) of each lane -> the logits (lanes, N, classes)
+Logits = Callable[[Sequence[Weights], Sequence[Tensor], Sequence[Mix]], Tensor]
 
 
 def side_by_side(nets: Sequence[Any]) -> Logits | None:
@@ -62,7 +62,7 @@ class Grouped:
         """`net` gives the layout alone; its weights are never looked at."""
         self.net, self.lanes = net, lanes
 
-    def __call__(self, weights: Sequence[Weights], images: Sequence[Tensor], mixes: Sequence[Mix]) -> list[Tensor]:
+    def __call__(self, weights: Sequence[Weights], images: Sequence[Tensor], mixes: Sequence[Mix]) -> Tensor:
         all_of = lambda name: torch.cat([w[name] for w in weights])  # noqa: E731  # lane by lane
         x = torch.cat(list(images), dim=1).contiguous(memory_format=torch.channels_last)
         stem: Any = self.net.stem[0]
@@ -72,10 +72,9 @@ class Grouped:
         for i, cell in enumerate(self.net.cells):
             own = lambda name, i=i: all_of(f"cells.{i}.{name}")  # noqa: E731
             s0, s1 = s1, self._cell(cell, own, s0, s1, rows[cell.kind])  # type: ignore[arg-type, index]
-        features = s1.mean((2, 3)).chunk(self.lanes, dim=1)
-        return [
-            F.linear(f, w["classifier.weight"], w["classifier.bias"]) for f, w in zip(features, weights, strict=True)
-        ]
+        features = s1.mean((2, 3)).unflatten(1, (self.lanes, -1)).transpose(0, 1)  # (lanes, N, channels)
+        weight, bias = (torch.stack([w[f"classifier.{name}"] for w in weights]) for name in ("weight", "bias"))
+        return torch.baddbmm(bias.unsqueeze(1), features, weight.transpose(1, 2))
 
     def _cell(self, cell: FastCell, own: Callable[[str], Tensor], s0: Tensor, s1: Tensor, rows: Tensor) -> Tensor:
         """As `FastCell.forward`; rows (lanes, edges, ops)."""
@@ -135,24 +134,12 @@ class Grouped:
         count = len(fan.members[name])
         if op == "skip_connect":
             return self._reduced(relu, own(f"{name}.conv_1"), own(f"{name}.conv_2"), count)
-        y = relu
-        if count > 1:  # the channels of each lane `count` times over
-            parts = self._apart(relu, 1)
-            y = _image(parts.expand(*parts.shape[:4], count, parts.shape[5]))
-        y = self._separable(y, own(f"{name}.1"), own(f"{name}.2"), DILATION[op], fan.stride, count)
+        separable: Any = Separable.apply if x.device.type == "cpu" else composed
+        form = Form(self.lanes * count, self.lanes, fan.stride, DILATION[op], False)
+        y = separable(relu, own(f"{name}.1"), own(f"{name}.2"), form)
         if op.startswith("sep"):
-            y = self._separable(F.relu(y), own(f"{name}.5"), own(f"{name}.6"), 1, 1, count)
-        return self._apart(y, count)
-
-    def _separable(
-        self, x: Tensor, depthwise: Tensor, pointwise: Tensor, dilation: int, stride: int, count: int
-    ) -> Tensor:
-        padding = dilation * (depthwise.shape[-1] - 1) // 2
-        if stride == 1 and dilation > 1 and x.device.type == "cpu":
-            y = Dilated.apply(x, depthwise, padding, dilation)
-        else:
-            y = F.conv2d(x, depthwise, None, stride, padding, dilation, groups=x.shape[1])
-        return ops.batch_statistics(F.conv2d(y, pointwise, groups=self.lanes * count))
+            y = separable(y, own(f"{name}.5"), own(f"{name}.6"), Form(self.lanes * count, self.lanes, 1, 1, True))
+        return self._apart(ops.batch_statistics(y), count)
 
     def _reduced(self, relu: Tensor, first: Tensor, second: Tensor, count: int) -> Tensor:
         """`FactorizedReduce` for all members of all lanes: (N, H', W', lanes, count, C)."""
@@ -173,31 +160,27 @@ def _image(y: Tensor) -> Tensor:
 
 
 class OneCall:
-    """Lanes of `CompiledSupernet`, each cell of all of them one call of the kernel. Images are (lanes, N, H, W, C)."""
+    """Lanes of `CompiledSupernet`, all cells of all of them one call of the kernel. Images are (lanes, N, H, W, C)."""
 
     def __init__(self, net: CompiledSupernet, lanes: int) -> None:
         """`net` gives the layout alone; its weights are never looked at."""
         self.net, self.lanes = net, lanes
-        self.threads = max(torch.get_num_threads(), _cores())
+        self.cores = max(torch.get_num_threads(), _cores())  # for the kernel, whose threads are its own
 
-    def __call__(self, weights: Sequence[Weights], images: Sequence[Tensor], mixes: Sequence[Mix]) -> list[Tensor]:
+    def __call__(self, weights: Sequence[Weights], images: Sequence[Tensor], mixes: Sequence[Mix]) -> Tensor:
         net, lanes = self.net, self.lanes
-        first, *cells, last = torch.stack([w["flat"] for w in weights]).split(net.parts, dim=1)  # (lanes, numbers) each
+        sizes = net.parts[0], sum(net.parts[1:-1]), net.parts[-1]
+        first, middle, last = torch.stack([w["flat"] for w in weights]).split(sizes, dim=1)  # (lanes, numbers) each
         kernel, scale, shift = net.views(0, first)
         x = torch.cat(list(images), dim=1).contiguous(memory_format=torch.channels_last)
         y = F.conv2d(x, kernel.flatten(0, 1), None, net.stem_stride, 1, groups=lanes)
         y = ops.batch_statistics(y, scale.flatten(), shift.flatten())
-        s0 = s1 = y.unflatten(1, (lanes, -1)).permute(1, 0, 3, 4, 2).contiguous()
-        rows = {kind: torch.stack([mix.folded(kind) for mix in mixes]).to(s1.dtype) for kind in mixes[0].ops}
-        for i, (kind, own) in enumerate(zip(net.kinds, cells, strict=True)):
-            plain = partial(self._plain, i)
-            s0, s1 = s1, CellCall.apply(net.plans[i], plain, self.threads, s0, s1, rows[kind], own.contiguous())
+        stem = y.unflatten(1, (lanes, -1)).permute(1, 0, 3, 4, 2).contiguous()
+        kinds = [kind for kind in mixes[0].ops if kind in net.kinds]
+        rows = [torch.stack([mix.folded(kind) for mix in mixes]).to(stem.dtype) for kind in kinds]
+        s1: Any = NetsCall.apply(net, kinds, self.cores, stem, middle, *rows)
         weight, bias = net.views(len(net.parts) - 1, last)
-        return list(torch.baddbmm(bias.unsqueeze(1), s1.mean((2, 3)), weight.transpose(1, 2)))
-
-    def _plain(self, i: int, *of_lanes: Tensor) -> Tensor:
-        """Cell i of all lanes in pure PyTorch, for second derivatives."""
-        return torch.stack([self.net.plain_cell(i, *own) for own in zip(*of_lanes, strict=True)])
+        return torch.baddbmm(bias.unsqueeze(1), s1.mean((2, 3)), weight.transpose(1, 2))
 
 
 def _cores() -> int:

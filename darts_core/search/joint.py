@@ -20,7 +20,7 @@ from darts_core.search.bilevel import Search
 from darts_core.search.host import Launched, Waits
 from darts_core.search.hypergrad import HYPERGRADS
 from darts_core.search.method import Hyper, Loss, Objective, Weights
-from darts_core.tasks import Batch, ImageTask
+from darts_core.tasks import Batch, ImageTask, image_losses
 
 
 class Lanes:
@@ -31,6 +31,7 @@ class Lanes:
     def __init__(self) -> None:
         self.made: dict[int, Launched | Exception] = {}
         self.known: dict[int, tuple[Any, Any, str]] = {}  # what `why_apart` said of a search with this method and net
+        self.formed: dict[tuple[int, ...], tuple[list[Any], Logits | None]] = {}  # nets, and what computes all of them
 
     def launch(self, search: Search) -> Generator[Waits, None, Launched]:
         """The next step of `search`, made by `move` while it waits."""
@@ -43,7 +44,7 @@ class Lanes:
     def move(self, ready: Sequence[Search]) -> None:
         """Make a step of each: in one pass where lanes are alike, one after another where they are not."""
         for lanes in self._alike(ready):
-            together = side_by_side([lane.net for lane in lanes]) if len(lanes) > 1 else None
+            together = self._together([lane.net for lane in lanes]) if len(lanes) > 1 else None
             if together is not None:
                 try:
                     self.made |= zip(map(id, lanes), joint_step(lanes, together), strict=True)
@@ -56,6 +57,13 @@ class Lanes:
                 except Exception as error:
                     self.made[id(lane)] = error
 
+    def _together(self, nets: list[Any]) -> Logits | None:
+        """`side_by_side`, asked again only for other nets."""
+        key = tuple(map(id, nets))
+        if key not in self.formed:
+            self.formed = {key: (nets, side_by_side(nets))}
+        return self.formed[key][1]
+
     def _alike(self, ready: Sequence[Search]) -> list[list[Search]]:
         """The searches that can share a pass, and each of the others alone."""
         groups: dict[Any, list[Search]] = {}
@@ -63,8 +71,7 @@ class Lanes:
             key: Any = id(search)
             if not self._why_apart(search):
                 sizes = tuple(search.task.plan.count(s, search.index) for s in ("weights", "arch"))  # type: ignore[attr-defined]
-                wanted = search.method.when(search.moment("arch"))
-                key = (sizes, search.stage, wanted, search.method.hypergrad, search.rate())
+                key = (sizes, search.stage, search.wants_alphas(), search.method.hypergrad, search.rate())
             groups.setdefault(key, []).append(search)
         return list(groups.values())
 
@@ -79,7 +86,7 @@ class Lanes:
 
 def why_apart(search: Search) -> str:
     """Why lanes like this one cannot share a pass, in a few words; empty where they can."""
-    if not isinstance(search.task, ImageTask):
+    if not isinstance(search.task, ImageTask) or type(search.task).loss is not ImageTask.loss:
         return "no images"
     if search.method.hypergrad not in HYPERGRADS.values():  # these are sums over tensors, lane by lane
         return "the method has a gradient of its own"
@@ -104,16 +111,15 @@ def joint_step(lanes: Sequence[Search], net: Logits) -> list[Launched]:
     batches = [lane.task.batch("weights", lane.epoch, lane.index) for lane in lanes]
     rates = [(lane.rate(), lane.config.a_lr) for lane in lanes]
     numbers: list[dict[str, Tensor]] = [{} for _ in lanes]
-    wanted = lanes[0].method.when(lanes[0].moment("arch"))
+    wanted = lanes[0].wants_alphas()
     if wanted:
         hypers = _hypers(lanes, batches, net)
         numbers = [lane.follow(hyper, a) for lane, hyper, (_, a) in zip(lanes, hypers, rates, strict=True)]
 
     mixes = [lane.weights_mix(batch) for lane, batch in zip(lanes, batches, strict=True)]
     params = [lane.params for lane in lanes]
-    losses = _losses(lanes, net, params, mixes, batches, "weights")
-    total = torch.stack([loss.value for loss in losses]).sum()
-    grads = torch.autograd.grad(total, [p for own in params for p in own.values()], materialize_grads=True)
+    losses = _losses(lanes, net, params, mixes, batches)
+    grads = torch.autograd.grad(_sum(losses).value, [p for own in params for p in own.values()], materialize_grads=True)
     count = len(params[0])
     made = []
     for i, (lane, (w_lr, a_lr)) in enumerate(zip(lanes, rates, strict=True)):
@@ -128,15 +134,11 @@ def _losses(
     weights: Sequence[Weights],
     mixes: Sequence[Mix],
     batches: Sequence[Batch],
-    phase: str,
 ) -> list[Loss]:
-    """The loss of each lane, by its own task, from one pass."""
+    """The loss of each lane, from one pass."""
     given = [mix.to(lane.task.dtype) for lane, mix in zip(lanes, mixes, strict=True)]
     logits = net(weights, [images for images, _ in batches], given)
-    return [
-        lane.task.loss(lambda *_, y=y: (y, None), None, mix, batch, None, phase)  # type: ignore[arg-type]
-        for lane, y, mix, batch in zip(lanes, logits, given, batches, strict=True)
-    ]
+    return image_losses(logits, torch.stack([labels for _, labels in batches]))
 
 
 def _hypers(lanes: Sequence[Search], batches: Sequence[Batch], net: Logits) -> list[Hyper]:
@@ -159,11 +161,10 @@ def _hypers(lanes: Sequence[Search], batches: Sequence[Batch], net: Logits) -> l
     def losses_at(weights: Weights, alphas: Alphas, batches: Sequence[Batch], penalised: bool) -> list[Loss]:
         mine = [lane.alphas._replace(ops=ops) for lane, ops in zip(lanes, of_lanes(alphas.ops), strict=True)]
         mixes = [lane.relax(a, "arch") for lane, a in zip(lanes, mine, strict=True)]
-        found = _losses(lanes, net, of_lanes(weights), mixes, batches, "arch")
+        found = _losses(lanes, net, of_lanes(weights), mixes, batches)
         if not penalised:
             return found
-        extra = [lane.method.penalty(a, m, lane.moment("arch")) for lane, a, m in zip(lanes, mine, mixes, strict=True)]
-        return [loss._replace(value=loss.value + p) for loss, p in zip(found, extra, strict=True)]
+        return [lane.penalised(loss, a, m) for lane, loss, a, m in zip(lanes, found, mine, mixes, strict=True)]
 
     def train(weights: Weights, alphas: Alphas) -> Loss:
         return _sum(losses_at(weights, alphas, batches, False))

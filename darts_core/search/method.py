@@ -151,15 +151,19 @@ def near_zero(space: SearchSpace, generator: torch.Generator) -> Alphas:
 
 def softmax_rows(alphas: Alphas, temperature: float = 1.0) -> dict[str, Tensor]:
     """kind -> (edges, ops): softmax over the legal operations of each edge; illegal ones are exactly 0."""
-    return {k: _softmax(a / temperature, alphas.legal[k]) for k, a in alphas.ops.items()}
+    scaled = alphas.ops if temperature == 1 else {k: a / temperature for k, a in alphas.ops.items()}
+    return {k: _softmax(a, alphas.legal[k]) for k, a in scaled.items()}
 
 
 def _softmax(rows: Tensor, legal: Tensor) -> Tensor:
     """Softmax over the legal entries of each row; a row without any, an edge that was taken out, is 0.
 
-    No branch on whether there is such a row: that would make the CPU wait for the device.
+    Whether there is such a row is asked on the CPU alone: elsewhere the CPU would wait for the device.
     """
-    empty = ~legal.any(-1, keepdim=True)
+    some = legal.any(-1, keepdim=True)
+    if not legal.is_cuda and bool(some.all()):
+        return rows.masked_fill(~legal, -torch.inf).softmax(-1)
+    empty = ~some
     masked = rows.masked_fill(~legal, -torch.inf).masked_fill(empty, 0.0)
     return masked.softmax(-1).masked_fill(empty, 0.0)
 
@@ -229,15 +233,15 @@ def once_stages_end(stage: int, trained: Trained, generator: torch.Generator) ->
     raise AssertionError(f"stage {stage} begins, and the method does not say how")
 
 
-def _no_penalty(alphas: Alphas, mix: Mix, moment: Moment) -> Tensor:
+def no_penalty(alphas: Alphas, mix: Mix, moment: Moment) -> Tensor:
     return alphas.tensors()[0].new_zeros(())
 
 
-def _unchanged(before: Alphas, after: Alphas, mix: Mix) -> Alphas:
+def unchanged(before: Alphas, after: Alphas, mix: Mix) -> Alphas:
     return after
 
 
-def _always(moment: Moment) -> bool:
+def always(moment: Moment) -> bool:
     return True
 
 
@@ -260,9 +264,9 @@ class Method:
     init: Init = near_zero
     relax: Relax = softmax
     hypergrad: Hypergrad = first_order
-    penalty: Penalty = _no_penalty  # added to the validation loss
-    settle: Settle = _unchanged  # right after the alpha optimiser moved
-    when: When = _always  # is this an architecture step?
+    penalty: Penalty = no_penalty  # added to the validation loss
+    settle: Settle = unchanged  # right after the alpha optimiser moved
+    when: When = always  # is this an architecture step?
     derive: Derive = strongest
     stop: Stop = _never  # asked after each epoch
     net: Mapping[str, Any] = field(default_factory=dict)  # structural options of the supernet

@@ -25,7 +25,18 @@ from darts_core.nets.fast import for_second_derivatives
 from darts_core.optimise import Adam, Averaged, Momentum, clipped, joint_norm
 from darts_core.search import probes
 from darts_core.search.host import Launched
-from darts_core.search.method import Hyper, Loss, Method, Moment, Objective, Weights, restricted
+from darts_core.search.method import (
+    Hyper,
+    Loss,
+    Method,
+    Moment,
+    Objective,
+    Weights,
+    always,
+    no_penalty,
+    restricted,
+    unchanged,
+)
 from darts_core.search.parts import method_from
 from darts_core.search.rates import annealed
 from darts_core.search.replay import Replay, Unread
@@ -83,13 +94,17 @@ class Stepping:
         batch = self.task.batch("weights", self.epoch, self.index)
         w_lr, a_lr, flags = self.rate(), self.config.a_lr, 0
         numbers: dict[str, Tensor] = {}
-        if self.method.when(self.moment("arch")):
+        if self.wants_alphas():
             flags, made = flags | ARCHITECTURE_STEP, self.adam.steps
             arch_batch = self.task.batch("arch", self.epoch, self.index)
             numbers |= self.piece("arch", self.move_alphas, batch, arch_batch, w_lr, a_lr)
             self.adam.steps = made + 1  # a replayed step counts on the device alone
         numbers |= self.piece("weights", self.move_weights, batch, w_lr)
         return self.launched(flags, w_lr, a_lr, numbers)
+
+    def wants_alphas(self) -> bool:
+        """Is this an architecture step?"""
+        return self.method.when is always or self.method.when(self.moment("arch"))
 
     def launched(self, flags: int, w_lr: float, a_lr: float, numbers: dict[str, Tensor]) -> Launched:
         """Count a step; `numbers` are its metrics and what it read."""
@@ -173,14 +188,16 @@ class Stepping:
         """Adam along `hyper`, and what the method makes of that."""
         numbers = {"val_loss": hyper.loss.value.detach(), "a_grad_norm": joint_norm(hyper.grads)}
         self.carry["arch"] = _detached(hyper.loss.carry)
-        before, mix = self.alphas.copied(), self.relax(self.alphas, "read")
+        settles = self.method.settle is not unchanged
+        before = (self.alphas.copied(), self.relax(self.alphas, "read")) if settles else None
         betas = (self.config.a_beta1, self.config.a_beta2)
         self.adam.step([g.detach() for g in hyper.grads], a_rate, betas, self.config.a_decay, self.still)
-        after = self.method.settle(before, self.alphas, mix)
-        if after is not self.alphas:
+        if before is not None:
+            after = self.method.settle(before[0], self.alphas, before[1])
             with torch.no_grad():
                 for alpha, settled in zip(self.alphas.tensors(), after.tensors(), strict=True):
-                    alpha.copy_(settled)
+                    if settled is not alpha:
+                        alpha.copy_(settled)
         return numbers | {f"val_{name}": t for name, t in hyper.loss.metrics.items()}
 
     def move_weights(self, batch: Batch, rate: float | Tensor) -> dict[str, Tensor]:
@@ -234,12 +251,17 @@ class Stepping:
 
         def val(weights: Weights, alphas: Alphas) -> Loss:
             mix = self.relax(alphas, "arch")
-            loss = loss_at(weights, mix, arch_batch, "arch")
-            return loss._replace(value=loss.value + self.method.penalty(alphas, mix, self.moment("arch")))
+            return self.penalised(loss_at(weights, mix, arch_batch, "arch"), alphas, mix)
 
         rate = self.rate() if rate is None else rate
         clip = self.config.clip if self.config.of_text else 0.0
         return Objective(train, val, partial(self.ahead, rate), own, self.alphas, rate, clip=clip)
+
+    def penalised(self, loss: Loss, alphas: Alphas, mix: Mix) -> Loss:
+        """A validation loss with what the method adds to it."""
+        if self.method.penalty is no_penalty:
+            return loss
+        return loss._replace(value=loss.value + self.method.penalty(alphas, mix, self.moment("arch")))
 
     @contextmanager
     def weights_held(self) -> Iterator[None]:

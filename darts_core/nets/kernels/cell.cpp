@@ -1309,17 +1309,6 @@ void backward(const i64* plan, int threads, const T* const s[2], const T* theta,
   }
 }
 
-// Several nets of one form, their arrays one behind the other: each is computed by one thread, whichever is free, so that
-// a core that is busy elsewhere holds nobody up, and a net's numbers depend neither on its neighbours nor on the threads.
-// A net alone has all threads.
-template <class Work> void each(i64 nets, int threads, const Work& work) {
-  if (nets == 1) { work(0, threads); return; }
-  std::atomic<i64> next{0};
-  Pool::run((int)std::min((i64)threads, nets), [&](int) {
-    for (i64 k = next.fetch_add(1); k < nets; k = next.fetch_add(1)) work(k, 1);
-  });
-}
-
 // Numbers of one net in each array.
 template <class T> struct Strides {
   i64 s[2], theta, mix, saved, kept, out;
@@ -1331,29 +1320,84 @@ template <class T> struct Strides {
   }
 };
 
-template <class T>
-void forward_nets(const i64* plan, int threads, i64 nets, const T* s0, const T* s1, const T* theta, const T* mix, T* saved,
-                  double* kept, T* out) {
-  const Strides<T> by(plan);
-  each(nets, threads, [&](i64 k, int own) {
-    const T* s[2] = {s0 + k * by.s[0], s1 + k * by.s[1]};
-    forward<T>(plan, own, s, theta + k * by.theta, mix + k * by.mix, saved + k * by.saved, kept + k * by.kept,
-               out + k * by.out);
+// ---- all cells of several nets of one form, their arrays one behind the other
+
+// work(cell, net) for every cell of every net, a net's cells in order. A thread takes the next cell of the next net, so
+// that threads wait for one another at the very end alone, however many nets there are, and a core that is busy
+// elsewhere holds nobody up. A cell is computed by one thread: its numbers depend neither on its neighbours nor on the
+// threads.
+template <class Work> void each(i64 cells, i64 nets, int threads, const Work& work) {
+  std::vector<std::atomic<i64>> done(nets);
+  for (auto& d : done) d.store(0);
+  std::atomic<i64> next{0};
+  Pool::run((int)std::min((i64)threads, nets), [&](int) {
+    for (i64 t = next.fetch_add(1); t < nets * cells; t = next.fetch_add(1)) {
+      const i64 k = t % nets, c = t / nets;
+      for (int spin = 0; done[k].load(std::memory_order_acquire) != c; ++spin)
+        if (spin > 4000) std::this_thread::yield();
+      work(c, k);
+      done[k].store(c + 1, std::memory_order_release);
+    }
   });
 }
 
-template <class T>
-void backward_nets(const i64* plan, int threads, i64 nets, const T* s0, const T* s1, const T* theta, const T* mix,
-                   const T* saved, const double* kept, const T* gout, int needs, T* gs0, T* gs1, T* gtheta, T* gmix) {
-  const Strides<T> by(plan);
-  auto at = [](T* p, i64 offset) { return p ? p + offset : p; };
-  each(nets, threads, [&](i64 k, int own) {
-    const T* s[2] = {s0 + k * by.s[0], s1 + k * by.s[1]};
-    T* gs[2] = {at(gs0, k * by.s[0]), at(gs1, k * by.s[1])};
-    backward<T>(plan, own, s, theta + k * by.theta, mix + k * by.mix, saved + k * by.saved, kept + k * by.kept,
-                gout + k * by.out, needs, gs, at(gtheta, k * by.theta), at(gmix, k * by.mix));
-  });
-}
+// A cell sees the outputs of the two before it, the first two see `stem`. `theta` holds the weights of all cells of a net
+// in a row of `row` numbers, those of cell i from `at[i]`.
+template <class T> struct Nets {
+  i64 cells, nets, row;
+  const i64* const* plans;
+  const i64* at;
+  std::vector<Strides<T>> by;
+  const T *stem, *theta;
+  const T* const* mix;
+  T* const* saved;
+  double* const* kept;
+  T* const* out;
+
+  Nets(i64 cells, i64 nets, i64 row, const i64* const* plans, const i64* at, const void* stem, const void* theta,
+       void* const* mix, void* const* saved, void* const* kept, void* const* out)
+      : cells(cells), nets(nets), row(row), plans(plans), at(at), stem((const T*)stem), theta((const T*)theta),
+        mix((const T* const*)mix), saved((T* const*)saved), kept((double* const*)kept), out((T* const*)out) {
+    for (i64 i = 0; i < cells; ++i) by.emplace_back(plans[i]);
+  }
+  // Input j of cell i.
+  const T* input(i64 i, int j, i64 k) const {
+    const i64 from = i - 2 + j;
+    return (from < 0 ? stem : out[from]) + k * by[i].s[j];
+  }
+  void forward(int threads) const {
+    each(cells, nets, threads, [&](i64 i, i64 k) {
+      const Strides<T>& b = by[i];
+      const T* s[2] = {input(i, 0, k), input(i, 1, k)};
+      ::forward<T>(plans[i], 1, s, theta + k * row + at[i], mix[i] + k * b.mix, saved[i] + k * b.saved,
+                   kept[i] + k * b.kept, out[i] + k * b.out);
+    });
+  }
+  // gs[2 * i + j]: place for the gradient of input j of cell i; that of the stem is left in gs[0]. needs: bit 0 weights,
+  // bit 1 mix, bit 2 the stem
+  void backward(int threads, const T* gout, int needs, T* const* gs, T* gtheta, T* const* gmix) const {
+    each(cells, nets, threads, [&](i64 c, i64 k) {
+      const i64 i = cells - 1 - c;
+      const Strides<T>& b = by[i];
+      const bool first = (needs & 4) || i >= 2, second = (needs & 4) || i >= 1;
+      auto add = [&](T* to, const T* from, i64 count) { for (i64 f = 0; f < count; ++f) to[f] += from[f]; };
+      const T* slope = gout + k * b.out;
+      if (i + 1 < cells) {  // what comes back from the next two cells
+        T* to = gs[2 * i + 3] + k * b.out;
+        if (i + 2 < cells) add(to, gs[2 * i + 4] + k * b.out, b.out);
+        slope = to;
+      }
+      const T* s[2] = {input(i, 0, k), input(i, 1, k)};
+      T* g[2] = {first ? gs[2 * i] + k * b.s[0] : nullptr, second ? gs[2 * i + 1] + k * b.s[1] : nullptr};
+      ::backward<T>(plans[i], 1, s, theta + k * row + at[i], mix[i] + k * b.mix, saved[i] + k * b.saved,
+                    kept[i] + k * b.kept, slope, (needs & 3) | (first ? 4 : 0) | (second ? 8 : 0), g,
+                    gtheta ? gtheta + k * row + at[i] : nullptr, gmix[i] ? gmix[i] + k * b.mix : nullptr);
+      if (i || !(needs & 4)) return;
+      add(g[0], g[1], b.s[0]);
+      if (cells > 1) add(g[0], gs[2] + k * b.s[0], b.s[0]);
+    });
+  }
+};
 
 }  // namespace
 
@@ -1368,24 +1412,34 @@ EXPORT void cell_sizes(const i64* plan, int wide, i64* sizes) {
   if (wide) { Cell<double> cell(plan); sizes[0] = cell.saved, sizes[1] = cell.kept; }
   else { Cell<float> cell(plan); sizes[0] = cell.saved, sizes[1] = cell.kept; }
 }
-EXPORT void cell_forward(const i64* plan, int wide, int threads, i64 nets, const void* s0, const void* s1,
-                         const void* theta, const void* mix, void* saved, double* kept, void* out) {
-  if (wide)
-    forward_nets(plan, threads, nets, (const double*)s0, (const double*)s1, (const double*)theta, (const double*)mix,
-                 (double*)saved, kept, (double*)out);
-  else
-    forward_nets(plan, threads, nets, (const float*)s0, (const float*)s1, (const float*)theta, (const float*)mix,
-                 (float*)saved, kept, (float*)out);
+EXPORT void cell_forward(const i64* plan, int wide, int threads, const void* const* s, const void* theta, const void* mix,
+                         void* saved, double* kept, void* out) {
+  if (wide) forward(plan, threads, (const double* const*)s, (const double*)theta, (const double*)mix, (double*)saved, kept, (double*)out);
+  else forward(plan, threads, (const float* const*)s, (const float*)theta, (const float*)mix, (float*)saved, kept, (float*)out);
 }
-EXPORT void cell_backward(const i64* plan, int wide, int threads, i64 nets, const void* s0, const void* s1,
-                          const void* theta, const void* mix, const void* saved, const double* kept, const void* gout,
-                          int needs, void* gs0, void* gs1, void* gtheta, void* gmix) {
+EXPORT void cell_backward(const i64* plan, int wide, int threads, const void* const* s, const void* theta, const void* mix,
+                          const void* saved, const double* kept, const void* gout, int needs, void* const* gs,
+                          void* gtheta, void* gmix) {
   if (wide)
-    backward_nets(plan, threads, nets, (const double*)s0, (const double*)s1, (const double*)theta, (const double*)mix,
-                  (const double*)saved, kept, (const double*)gout, needs, (double*)gs0, (double*)gs1, (double*)gtheta,
-                  (double*)gmix);
+    backward(plan, threads, (const double* const*)s, (const double*)theta, (const double*)mix, (const double*)saved, kept,
+             (const double*)gout, needs, (double* const*)gs, (double*)gtheta, (double*)gmix);
   else
-    backward_nets(plan, threads, nets, (const float*)s0, (const float*)s1, (const float*)theta, (const float*)mix,
-                  (const float*)saved, kept, (const float*)gout, needs, (float*)gs0, (float*)gs1, (float*)gtheta,
-                  (float*)gmix);
+    backward(plan, threads, (const float* const*)s, (const float*)theta, (const float*)mix, (const float*)saved, kept,
+             (const float*)gout, needs, (float* const*)gs, (float*)gtheta, (float*)gmix);
+}
+EXPORT void nets_forward(i64 cells, i64 nets, i64 row, const i64* const* plans, const i64* at, int wide, int threads,
+                         const void* stem, const void* theta, void* const* mix, void* const* saved, void* const* kept,
+                         void* const* out) {
+  if (wide) Nets<double>(cells, nets, row, plans, at, stem, theta, mix, saved, kept, out).forward(threads);
+  else Nets<float>(cells, nets, row, plans, at, stem, theta, mix, saved, kept, out).forward(threads);
+}
+EXPORT void nets_backward(i64 cells, i64 nets, i64 row, const i64* const* plans, const i64* at, int wide, int threads,
+                          const void* stem, const void* theta, void* const* mix, void* const* saved, void* const* kept,
+                          void* const* out, const void* gout, int needs, void* const* gs, void* gtheta, void* const* gmix) {
+  if (wide)
+    Nets<double>(cells, nets, row, plans, at, stem, theta, mix, saved, kept, out)
+        .backward(threads, (const double*)gout, needs, (double* const*)gs, (double*)gtheta, (double* const*)gmix);
+  else
+    Nets<float>(cells, nets, row, plans, at, stem, theta, mix, saved, kept, out)
+        .backward(threads, (const float*)gout, needs, (float* const*)gs, (float*)gtheta, (float* const*)gmix);
 }
