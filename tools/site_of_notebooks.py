@@ -43,9 +43,11 @@ pre { padding: 10px 12px; overflow-x: auto; }
 .highlight pre { border: 0; margin: 0; background: none; }
 .said { white-space: pre-wrap; overflow-wrap: anywhere; }
 .said { border-left: 3px solid var(--line); background: none; border-radius: 0; }
+:not(pre) > code { overflow-wrap: anywhere; }
 table { border-collapse: collapse; display: block; overflow-x: auto; }
 td, th { border: 1px solid var(--line); padding: 4px 10px; text-align: left; }
 .drawing svg { max-width: 100%; height: auto; }
+.chart { overflow: hidden; }
 .row { display: flex; flex-wrap: wrap; gap: 12px; align-items: flex-start; }
 .row > * { flex: 1 1 260px; min-width: 0; }
 .row > .control { flex: 0 0 auto; }
@@ -55,6 +57,14 @@ td, th { border: 1px solid var(--line); padding: 4px 10px; text-align: left; }
 .panel::before { content: "interactive in the notebook; here as it stood when it was run"; opacity: 0.75; }
 .panel::before { font-size: 13px; }
 math[display="block"] { overflow-x: auto; overflow-y: hidden; padding: 6px 0; }
+"""
+
+
+DRAW = """
+function draw(id, data, layout) {
+  if (innerWidth < 600 && layout.title) layout.title.font = { ...layout.title.font, size: 11 }; // a title is one line
+  Plotly.newPlot(id, data, layout, { responsive: true, displayModeBar: false });
+}
 """
 
 
@@ -170,7 +180,7 @@ def static(content: dict[str, Any], name: str) -> str:
     if "plotly" in content:
         layout = {key: value for key, value in content["plotly"].get("layout", {}).items() if key != "width"}
         figure = json.dumps([content["plotly"]["data"], layout]).replace("</", "<\\/")
-        draw = f'Plotly.newPlot("chart-{name}", ...{figure}, {{responsive: true, displayModeBar: false}})'
+        draw = f'draw("chart-{name}", ...{figure})'
         draw = f'addEventListener("DOMContentLoaded", () => {draw});'  # a row has its widths once all of it is there
         box = f'<div class="chart" id="chart-{name}" style="height: {layout.get("height", 400)}px"></div>'
         return f"{box}<script>{draw}</script>"
@@ -186,5 +196,5 @@ def document(title: str, body: str) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{STYLE}\n{colours}\n@media (prefers-color-scheme: dark) {{ {dark} }}</style>"
-        f'<script src="plotly.min.js"></script></head><body><main>{body}</main></body></html>'
+        f'<script src="plotly.min.js"></script><script>{DRAW}</script></head><body><main>{body}</main></body></html>'
     )

@@ -118,6 +118,10 @@ def truth_templates() -> dict[str, Template]:
     }
 
 
+# Plotly's own marks on such an axis are single digits, a 3 above the 10 for 30
+PERPLEXITIES = [*(1.2, 1.5), *(digit * 10**power for power in range(6) for digit in (1, 2, 3, 5))]
+
+
 def text_templates() -> dict[str, Template]:
     """ "perplexity": of the batches of text, and the lowest that any model could reach."""
     floor = {
@@ -129,7 +133,10 @@ def text_templates() -> dict[str, Template]:
     about = "Among how many equally likely tokens the model seems to choose. Dotted: the language's floor, if known."
     return {
         "perplexity": _figure(
-            "Perplexity", about, [*_pair("perplexity", ".2f"), floor], {"yaxis": {"type": "log", "rangemode": "normal"}}
+            "Perplexity",
+            about,
+            [*_pair("perplexity", ".2f"), floor],
+            {"yaxis": {"type": "log", "rangemode": "normal", "tickvals": PERPLEXITIES}},
         )
     }
 

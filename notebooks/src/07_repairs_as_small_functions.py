@@ -131,7 +131,7 @@ print("the line itself:\n\n" + inspect.getsource(max_w))
 #
 # ## FairDARTS: a loss that wants a decision
 #
-# Independent sigmoids do not have to choose, so FairDARTS adds $-w\,\overline{(\sigma(\alpha) - \tfrac12)^2}$, lowest at
+# Independent sigmoids do not have to choose, so FairDARTS adds $-w$ times the mean of $(\sigma(\alpha) - \tfrac12)^2$, lowest at
 # 0 and 1.
 
 # %%

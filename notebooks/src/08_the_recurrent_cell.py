@@ -192,7 +192,7 @@ def counted(back: int) -> float:
 reached = {"looks back at nothing": counted(0), "at one syllable": counted(1), "at two": counted(2)}
 Chart(
     [{"type": "bar", "orientation": "h", "y": list(reached), "x": list(reached.values()), "marker": {"color": "#777"},
-      "text": [f"{v:.2f}" for v in reached.values()], "textposition": "outside"}],
+      "text": [f"{v:.2f}" for v in reached.values()], "textposition": "inside"}],
     {
         "title": f"Test perplexity of counting; dotted: the floor, {FLOOR:.3f}", "height": 260, "width": 700,
         "xaxis": {"range": [0, 9]}, "margin": {"l": 160}, "yaxis": {"autorange": "reversed", "ticksuffix": " "},
@@ -287,7 +287,7 @@ for clip in (0.25, 0.5):
     given = preset_named("recurrent").config(clip=clip, retrain_epochs=1 if FAST else 4)
     one = train_cell(language_task(given, torch.device("cpu")), given, long, "derived", 0)
     clipped[clip] = one.metrics["test_perplexity"]
-    print(f"clip {clip}: test perplexity {clipped[clip]:.2f} after {given.retrain_epochs} epochs")
+    print(f"clip {clip}: test perplexity {clipped[clip]:.3g} after {given.retrain_epochs} epochs")
 
 # %% [markdown]
 # *Claim: with steps twice as long it ends worse than guessing among eight (8.0); with the paper's, near the floor.* The limit
