@@ -204,7 +204,7 @@ class Board {
       ...this.charts.slice(3).map((c) => c.card),
     );
     const keys =
-      "Keys: Space pauses the view, \u2190 \u2192 one step, L follows, T shows the numbers. Drag over a chart to zoom, double-click to see all, click to go to that step.";
+      "Keys: Space pauses the view, \u2190 \u2192 one step, L follows, T shows the numbers; Tab and Enter choose an edge. Drag over a chart to zoom, double-click to see all, click to go to that step.";
     this.root.replaceChildren(
       this.transport.el,
       this.statusLine.el,

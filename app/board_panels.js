@@ -84,7 +84,7 @@ function transportPanel(board) {
     follow.title = live ? "Show every new step as it comes (L)" : "Show the last step (L)";
     follow.disabled = n < 2 || view.mode === "follow";
     speed.value = String(view.speed);
-    const text = n ? positionText(board) : "no steps yet";
+    const text = n ? positionText(board) : board.link === "waiting" ? "reading the record" : "no steps yet";
     say(position, text);
     range.setAttribute("aria-valuetext", text);
   }
@@ -184,7 +184,7 @@ function statusSentence(board) {
 function runningSentence(board) {
   const { status, story, records } = board;
   const phase = story.phases.at(-1);
-  if (phase?.name === "evaluate") return phase.message || "Training the derived cell to see what it is worth.";
+  if (phase?.name === "evaluate") return sentence(phase.message ?? "") || "Training the derived cell to see what it is worth.";
   if (board.slow) return `Last update ${Math.floor(board.age)} s ago.`;
   const rate = status.rate ? `${status.rate.toFixed(status.rate < 10 ? 1 : 0)} steps/s` : board.data.fixed ? "training" : "searching";
   const left = status.rate && board.totalSteps ? (board.totalSteps - (records?.lastStep ?? 0)) / status.rate : 0;
@@ -644,7 +644,7 @@ function edgePanel(board, chart) {
       ? " In a recurrent cell each is a highway: tanh(x) stands for x + \u03c3(c) \u00b7 (tanh(h) \u2212 x), [c, h] = x W."
       : "";
     const adds = "; a node adds up what its edges bring.";
-    note.replaceChildren("x is the output of ", ...stateNodes(source), adds, highway, sum);
+    note.replaceChildren(source === "input" ? "x is the " : "x is the output of ", ...stateNodes(source), adds, highway, sum);
   }
 
   function setEquation(form) {
@@ -846,7 +846,7 @@ function outcomePanel(board) {
   function update() {
     const { result, trained, summary } = board.story;
     el.hidden = !result;
-    const key = result ? `${result.step} ${trained.length} ${summary !== null}` : "";
+    const key = result ? `${result.step} ${trained.length} ${summary !== null} ${board.live}` : "";
     if (!result || key === shown) return;
     shown = key;
     const found = Object.entries(result.genotype.cells).filter(([kind]) => board.data.cells[kind]);
@@ -913,8 +913,8 @@ function summaryOf(trained, { of, better }) {
 }
 
 /** What the derived cell is worth, beside random cells of its space. */
-function worthOf({ derived, random }, measure, { data, story }) {
-  if (!derived) return [make("p", {}, notTrained(story.result.metrics ?? {}, data.known))];
+function worthOf({ derived, random }, measure, { data, story, live }) {
+  if (!derived) return [make("p", {}, live ? BEING_TRAINED : notTrained(story.result.metrics ?? {}, data.known))];
   const size = story.trained.findLast((event) => event.role === "derived").parameters;
   const words = data.fixed
     ? `It reaches ${measure.said(derived.mean)}${size ? `, with ${grouped(size)} parameters` : ""}.`
@@ -932,6 +932,8 @@ function worthOf({ derived, random }, measure, { data, story }) {
     );
   return nodes;
 }
+
+const BEING_TRAINED = "Its cell is being looked at now, and trained from scratch where that was asked for.";
 
 function notTrained({ trials, valid_accuracy: best }, known) {
   if (known) return "This run did not train its cell again: what the cell is worth was looked up, see the truth above.";

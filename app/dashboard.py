@@ -6,6 +6,8 @@ from pathlib import Path
 
 import streamlit as st
 
+from app.frame import frame
+
 # A picture of our own: Streamlit would fetch the file of an emoji or a Material icon from the network.
 st.set_page_config(page_title="DARTS Workbench", page_icon=str(Path(__file__).with_name("icon.svg")), layout="wide")
 
@@ -20,4 +22,5 @@ page = st.navigation(
     ],
     position="top",
 )
+frame()
 page.run()

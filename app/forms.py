@@ -11,6 +11,7 @@ import streamlit as st
 
 from app.words import amount
 from darts_core.config import Scalar, Setting
+from darts_core.own_space import MAX_FILE, OWN
 
 GROUPS = {
     "data": "Images",
@@ -22,6 +23,7 @@ GROUPS = {
     "probes": "Measurements and evaluation",
     "run": "Run",
 }
+EXAMPLE = '{"name": "mine", "operations": ["skip_connect", "sep_conv_3x3"], "nodes": 3}'
 
 
 def ask(setting: Setting, now: Scalar, key: str, choices: Iterable[str] = ()) -> Any:
@@ -35,6 +37,10 @@ def ask(setting: Setting, now: Scalar, key: str, choices: Iterable[str] = ()) ->
         )
     if setting.type == "bool":
         return st.checkbox(label, value=bool(now), key=key, help=hint)
+    if setting.name == "own_space":
+        about = f"{hint}. docs/your-own-space.md says what it holds; JSON or Python, read as data and never run."
+        shown = "What is in the file of your space"
+        return st.text_area(shown, value=str(now), key=key, help=about, max_chars=MAX_FILE, placeholder=EXAMPLE)
     if setting.type == "str":
         return st.text_input(label, value=str(now), key=key, help=hint, max_chars=4096)
     label += f" ({setting.unit})" if setting.unit else ""
@@ -62,11 +68,20 @@ def ask_all(
             continue
         with st.expander(title, expanded=not said):
             for name, setting in members.items():
+                if not applies(name, said):
+                    said[name] = setting.default
+                    continue
                 place, first = f"{key}-{name}", now.get(name, setting.default)
                 if given and name in given:  # a field that begins anew: Streamlit keeps what is in one of the same key
                     place, first = f"{place}-{crc32(str(given[name]).encode()):x}", given[name]
                 said[name] = ask(setting, first, place, choices.get(name, ()))
     return said
+
+
+def applies(name: str, said: Mapping[str, Any]) -> bool:
+    """Is there anything to ask? A space of one's own is described, and says itself how many nodes it has."""
+    own = said.get("space") == OWN
+    return {"own_space": own, "nodes": not own}.get(name, True)
 
 
 def _step(number: float) -> float:

@@ -9,7 +9,9 @@ from typing import Any
 from darts_core.config import EVALUATE, PRESETS
 from darts_core.genotype import Genotype
 from darts_core.own_space import OWN
+from darts_core.space import state_words
 from darts_core.view import tables
+from darts_core.view.palette import KIND_TITLES
 
 STATES = {
     "starting": ("starting", "blue"),
@@ -138,13 +140,18 @@ def noise(config: Mapping[str, Any], preset: bool = False, collapsed: bool = Fal
 
 
 def in_words(genotype: Genotype) -> str:
-    """A cell for those who cannot see its picture. States 0 and 1 are the two inputs, 2 is node 0."""
+    """A cell for those who cannot see its picture, a sentence per node."""
+    return " ".join(in_sentences(genotype))
+
+
+def in_sentences(genotype: Genotype) -> list[str]:
+    """ "Normal cell, node 0: skip_connect of two cells back plus sep_conv_3x3 of one cell back." """
     said = []
     for kind, cell in genotype.cells.items():
         for node, genes in enumerate(cell.nodes):
-            terms = " plus ".join(f"{gene.op} of state {gene.source}" for gene in genes)
-            said.append(f"{kind} cell, node {node}: {terms or 'nothing'}.")
-    return " ".join(said)
+            terms = " plus ".join(f"{gene.op} of {state_words(gene.source, cell.inputs)}" for gene in genes)
+            said.append(f"{KIND_TITLES.get(kind, kind)}, node {node}: {terms or 'nothing'}.")
+    return said
 
 
 def result(events: Sequence[Mapping[str, Any]], fixed: bool = False) -> list[str]:

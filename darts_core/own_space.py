@@ -99,6 +99,21 @@ def parsed(text: str, where: str = "settings") -> OwnSpace:
     return described(io.loads(text.encode("utf-8", "replace"), f"{where}: own_space"), f"{where}: own_space")
 
 
+def pasted(text: str, where: str = "settings: own_space") -> OwnSpace:
+    """The space in the text of a file, as people paste it into a form: JSON, or the assignments of Python.
+
+    Raises:
+        BadInput: it is empty, too large, neither of the two, or describes no space.
+    """
+    raw = text.strip().encode("utf-8", "replace")
+    if len(raw) > MAX_FILE:
+        raise BadInput(where, "", f"is longer than {MAX_FILE} bytes", "describe a smaller space")
+    if not raw:
+        raise BadInput(where, "", "is empty, and the space is own", f"paste the text of its file, {GUIDE}")
+    data = io.loads(raw, where, MAX_FILE) if raw.startswith(b"{") else python_data(raw, where)
+    return described(data, where)
+
+
 def chosen(text: str) -> dict[str, str | int]:
     """The settings that `--space` stands for: a name of the list, or a file that ends with .json or .py.
 

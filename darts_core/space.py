@@ -48,6 +48,13 @@ MAX_NODES = 12
 MAX_OPS = 32
 
 
+def state_words(state: int, inputs: int) -> str:
+    """A state of a cell with so many inputs, as one says it to somebody who does not see the picture."""
+    if state >= inputs:
+        return f"node {state - inputs}"
+    return {2: ("two cells back", "one cell back"), 1: ("the input",)}.get(inputs, [f"input {state}"] * inputs)[state]
+
+
 @dataclass(frozen=True)
 class CellSpec:
     """One kind of cell. Column `o` of every alpha row means `ops[o]`, for the whole run.
@@ -92,12 +99,8 @@ class CellSpec:
         )
 
     def state_words(self, state: int) -> str:
-        """A state as one says it to somebody who does not see the picture."""
-        if state >= self.inputs:
-            return f"node {state - self.inputs}"
-        return {2: ("two cells back", "one cell back"), 1: ("the input",)}.get(
-            self.inputs, tuple(f"input {i}" for i in range(self.inputs))
-        )[state]
+        """As the function of this name."""
+        return state_words(state, self.inputs)
 
     def choices(self, edge: int) -> list[str]:
         """The operations from which a cell may be drawn on `edge`.

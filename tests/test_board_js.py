@@ -107,8 +107,11 @@ def still(plotly_kept: Any) -> Iterator[tuple[Page, Stage]]:
 
 
 def table_rows(page: Page) -> list[list[str]]:
-    return page.locator(".db-tablebox table").nth(1).locator("tbody tr").evaluate_all(
-        "rows => rows.map(r => [...r.cells].map(c => c.textContent))"
+    return (
+        page.locator(".db-tablebox table")
+        .nth(1)
+        .locator("tbody tr")
+        .evaluate_all("rows => rows.map(r => [...r.cells].map(c => c.textContent))")
     )
 
 
@@ -193,11 +196,14 @@ def test_charts_hold_the_numbers_that_python_fills_in(still: tuple[Page, Stage])
     marks = tables.marks(stage.events)
     for name, template in figures.templates(stage.space.cells["normal"].ops).items():
         filled = figures.filled(template, columns, marks)
-        there = page.evaluate("""name => {
+        there = page.evaluate(
+            """name => {
             const plot = document.querySelector(`[data-chart=${name}] .db-plot`);
             return [plot.data.map(t => ({x: [...t.x], y: [...t.y]})), plot.layout.shapes.map(s => [s.x0, s.line.dash]),
                     plot.layout.annotations.map(a => a.text), plot.layout.uirevision];
-        }""", name)
+        }""",
+            name,
+        )
         traces, lines, texts, revision = there
         for trace, expected in zip(traces, filled["data"], strict=True):
             assert trace["x"] == expected["x"]
@@ -585,7 +591,7 @@ def test_silence_is_said_in_seconds(plotly_kept: Any) -> None:
         assert facts(page)["slow"] == "true"
         phase = {"type": "phase", "name": "evaluate", "message": "training cell 2 of 3", "total_steps": None}
         stage.add(events=[phase | {"n": 99, "time": 0.0}])
-        expect(page.locator(".db-status")).to_contain_text("training cell 2 of 3")
+        expect(page.locator(".db-status")).to_contain_text("Training cell 2 of 3.")
 
 
 @pytest.mark.parametrize(
@@ -602,12 +608,15 @@ def test_every_state_is_a_word_and_a_sentence(
     still: tuple[Page, Stage], state: str, message: str, sentence: str
 ) -> None:
     page, _ = still
-    page.evaluate("""([state, message]) => {
+    page.evaluate(
+        """([state, message]) => {
         const { board } = document.querySelector('.darts-board');
         window.kept ??= [board.status, board.records.count];
         board.records.count = 30;
         board.takeStatus({...board.status, state, message, step: 30});
-    }""", [state, message])
+    }""",
+        [state, message],
+    )
     expect(page.locator(".db-status")).to_have_text(f"{state}{sentence}edited")
     expect(page.locator(BOARD)).to_have_attribute("data-state", state)
     page.evaluate("""() => {

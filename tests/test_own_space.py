@@ -282,3 +282,12 @@ def test_other_forms_are_searched_too(form: str, folder: Path) -> None:
     kind = {"recurrent": "recurrent", "chain": "chain", "bench": "normal"}[form]
     assert list(info["space"]["cells"]) == [kind] and info["space"]["name"] == "mine"
     assert preset_named(preset).config().space != "own"
+
+
+def test_what_is_pasted_into_the_form_is_read_as_the_file_would_be() -> None:
+    data = {"name": "mine", "operations": ["skip_connect", "sep_conv_3x3"], "nodes": 2}
+    python = "\n".join(f"{key} = {value!r}" for key, value in data.items())
+    assert own_space.pasted(json.dumps(data)).text == own_space.pasted(f"\n{python}\n").text
+    for text, said in (("", "is empty"), ("import os", "line 1"), ("{", "JSON"), ("x" * (1 << 17), "longer than")):
+        with pytest.raises(BadInput, match=said):
+            own_space.pasted(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from app import choose, stream
 from app.lecture import reasons as reason_component
 from app.live import ending
 from app.trying import perturbation
-from app.words import escaped, in_words, percent
+from app.words import escaped, in_sentences, in_words, percent
 from darts_core import runs
 from darts_core.config import EVALUATE, SearchConfig, catalogue
 from darts_core.cost import RULE, costs_of, image_of
@@ -88,6 +89,9 @@ def controls(run: Recorded) -> tuple[int, str, float]:
 def show_picture(genotype: Genotype) -> None:
     with st.container(key="cell-picture"):
         st.image(svg.genotype_svg(genotype), width="stretch", alt=in_words(genotype))
+    with st.expander("The same in words"):
+        for sentence in in_sentences(genotype):
+            st.text(sentence)
     empty = [
         f"node {n} of the {kind} cell"
         for kind, cell in genotype.cells.items()
@@ -127,10 +131,16 @@ def commands(run: Recorded, formats: Mapping[str, Format]) -> None:
     if not formats:
         return
     st.markdown("#### A network of its own")
+    if not stream.feed(run.name).reader.checkpoints():
+        st.caption(
+            "Files of weights are made from a checkpoint, and this run holds none. Train this cell makes a network."
+        )
+        return
     st.caption("These need torch, so a command makes them:")
     for name, format in formats.items():
         st.text(f"{format.title}: {format.doc}")
-        st.code(f"python -m darts_core export {run.name} --format {name}", language=None, wrap_lines=True)
+        command = ("python", "-m", "darts_core", "export", run.name, "--format", name, "--runs", str(ROOT))
+        st.code(shlex.join(command), language=None, wrap_lines=True)
 
 
 def why(run: Recorded, step: int, rule: str, known: Mapping[str, runs.Summary]) -> None:

@@ -43,9 +43,10 @@ def picker() -> None:
         st.caption("No runs yet.")
         return
     names = list(titles)
-    picked = st.selectbox(
-        "Run", names, names.index(now) if now in names else None, format_func=lambda name: titles[name]
-    )
+    # With a key the picker stays the same one while states of runs change in its titles, so that no pick is lost; a new
+    # run makes a new one, which shows it.
+    at = names.index(now) if now in names else None
+    picked = st.selectbox("Run", names, at, format_func=lambda name: titles[name], key=f"pick-run-{now}")
     if picked and picked != now:
         show(picked)
         st.rerun()

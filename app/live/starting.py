@@ -15,7 +15,7 @@ from app.words import about, amount, escaped, preset_of
 from darts_core import runs
 from darts_core.config import PRESETS, SearchConfig, catalogue, settings_of
 from darts_core.errors import BadInput
-from darts_core.own_space import OWN
+from darts_core.own_space import OWN, pasted
 
 LOG_AFTER = 15.0  # seconds of starting, after which the page shows what the process printed
 
@@ -116,6 +116,8 @@ def all_settings(chosen: str, seen: bool, given: Mapping[str, Any]) -> None:
     above = st.container()  # cost and start stand above the fields that they follow from
     said = ask_all(options, values, chosen, {"dataset": catalogue()["datasets"]}, own)
     try:
+        if said["space"] == OWN:
+            said["own_space"] = pasted(said["own_space"]).text
         config = SearchConfig.from_dict({**said, "strategy": strategy, "parts": parts})
     except BadInput as problem:
         with above:

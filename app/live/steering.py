@@ -17,6 +17,7 @@ from darts_core.errors import BadInput
 from darts_core.events import order_words
 
 SHOWN = 4  # of the latest answers
+FIRST = ("a_lr", "w_lr", "temperature", "skip_dropout", "a_decay", "w_decay", "order")  # what one steers most, on top
 
 
 def send(run: str, kind: str, /, *, name: str | None = None, value: Any = None) -> None:
@@ -103,7 +104,10 @@ def steer(name: str, strategy: str, config: Mapping[str, Any]) -> None:
     applied = {e["name"]: e["value"] for e in events if e["type"] == "applied" and e["kind"] == "set" and e["accepted"]}
     # What the form shows: only what differs from it was changed here. Another page may have changed the rest meanwhile.
     shown = st.session_state.setdefault(f"steered-{name}", {**config, **applied})
-    settings = steerable(strategy)
+    known = steerable(strategy)
+    settings = {
+        key: known[key] for key in sorted(known, key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
+    }
     st.caption(
         "Takes effect at the next step. Every chart gets a mark there; from then on the run is called edited. "
         "To pin, ban or reset an operation, choose an edge in the picture."

@@ -87,11 +87,11 @@ def cell_layout(cell: CellSpec) -> Layout:
 
 
 def state_name(cell: CellSpec, state: int) -> tuple[str, str]:
-    """The name inside a box as (text, subscript): ("c", "k-2"), ("c", "k-1"), ("0", ""), ("1", "")."""
+    """The name inside a box as (text, subscript): ("c", "k-2"), ("c", "k-1"), ("0", ""), ("in", "")."""
     if state >= cell.inputs:
         return str(state - cell.inputs), ""
     label = cell.state_label(state)
-    return ("c", label[3:-1]) if label.startswith("c_{") else (label, "")
+    return ("c", label[3:-1]) if label.startswith("c_{") else ({"input": "in"}.get(label, label), "")
 
 
 def positions(cell: CellSpec) -> tuple[Point, ...]:

@@ -136,7 +136,7 @@ def genotype_svg(genotype: Genotype, title: str = "", kinds: Sequence[str] | Non
     for kind in genotype.cells if kinds is None else kinds:
         if kind not in genotype.cells:
             raise BadInput("drawing", "kind", f"there is no {kind!r} cell", f"choose from {', '.join(genotype.cells)}")
-        drawn = _derived(genotype.cells[kind])
+        drawn = _derived(genotype.cells[kind], ("h", "") if kind == "recurrent" else ("c", "k"))
         name = KIND_TITLES.get(kind, kind)
         parts.append(_text(22, y + 24, name, size=15, weight=600))
         parts.append(f'<g transform="translate(22 {y + 40:g})">{drawn.text}</g>')
@@ -163,7 +163,8 @@ def _reading(genotype: Genotype) -> tuple[str, ...]:
     )
 
 
-def _derived(genes: CellGenes) -> _Drawing:
+def _derived(genes: CellGenes, output: tuple[str, str]) -> _Drawing:
+    """`output`: the name of what the cell hands on, and its subscript."""
     ops = {gene.op for node in genes.nodes for gene in node}
     pill = max([_pill_width(op) for op in ops], default=0.0)
     drawn = derived_layout(genes, BOX, pill)
@@ -173,7 +174,7 @@ def _derived(genes: CellGenes) -> _Drawing:
         lines.append(f'<path d="{_smooth(points)}" fill="none" stroke="{paint}" stroke-width="{thick}"/>')
     pills = "".join(_pill(op, *at, pill) for op, at in drawn.labels)
     boxes = [_box(Box(*_state(i, genes.inputs), *at, BOX, 38.0)) for i, at in enumerate(drawn.states)]
-    boxes.append(_box(Box("c", "k", *drawn.output, BOX, 38.0)))
+    boxes.append(_box(Box(*output, *drawn.output, BOX, 38.0)))
     return _Drawing("".join(lines) + pills + "".join(boxes), drawn.width, drawn.height)
 
 
