@@ -247,9 +247,23 @@ Chart(
 # and 1 of 70 with clean labels. Repairs are the subject of notebook 07.
 
 # %%
-noise = ipywidgets.FloatSlider(value=0.4, min=0, max=0.6, step=0.1, description="label noise")
+noise = ipywidgets.FloatSlider(
+    value=0.4,
+    min=0,
+    max=0.6,
+    step=0.1,
+    description="label noise",
+    style={"description_width": "100px"},
+)
 seed = ipywidgets.IntText(value=1, description="seed", layout={"width": "160px"})
-drop = ipywidgets.FloatSlider(value=0, min=0, max=0.9, step=0.1, description="skip dropout")
+drop = ipywidgets.FloatSlider(
+    value=0,
+    min=0,
+    max=0.9,
+    step=0.1,
+    description="skip dropout",
+    style={"description_width": "100px"},
+)
 go = ipywidgets.Button(description="Start this search", button_style="primary")
 place = ipywidgets.VBox([])
 

@@ -81,8 +81,22 @@ def weights_of(method: Method, skip: float, conv: float) -> list[float]:
     return mix.ops["normal"][0].tolist()
 
 
-skip = ipywidgets.FloatSlider(value=1.0, min=-3, max=3, step=0.1, description="skip_connect")
-conv = ipywidgets.FloatSlider(value=0.0, min=-3, max=3, step=0.1, description="sep_conv_3x3")
+skip = ipywidgets.FloatSlider(
+    value=1.0,
+    min=-3,
+    max=3,
+    step=0.1,
+    description="skip_connect",
+    style={"description_width": "100px"},
+)
+conv = ipywidgets.FloatSlider(
+    value=0.0,
+    min=-3,
+    max=3,
+    step=0.1,
+    description="sep_conv_3x3",
+    style={"description_width": "100px"},
+)
 bars = Chart(
     [
         {"type": "bar", "name": op, "x": list(METHODS), "marker": {"color": c}}

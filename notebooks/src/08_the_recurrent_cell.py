@@ -344,7 +344,13 @@ Chart(
 # %%
 net, task, mix = model_of(run)
 warmth = ipywidgets.FloatLogSlider(
-    value=1, min=-1, max=1, step=0.1, description="temperature", continuous_update=False
+    value=1,
+    min=-1,
+    max=1,
+    step=0.1,
+    description="temperature",
+    continuous_update=False,
+    style={"description_width": "100px"},
 )
 seed = ipywidgets.IntSlider(value=0, min=0, max=9, description="seed", continuous_update=False)
 page = ipywidgets.HTML()
