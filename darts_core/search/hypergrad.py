@@ -64,7 +64,7 @@ def unrolled_fd(objective: Objective) -> Hyper:
     Kinks of ReLU and max pooling make it coarse; it is offered because it is what the paper ran.
     """
     weights = {name: w.detach().requires_grad_() for name, w in objective.weights.items()}
-    train = objective.train(weights, objective.alphas)
+    train = objective.train(weights, objective.alphas.copied())  # the alphas are constants here
     grads = torch.autograd.grad(train.value, list(weights.values()), materialize_grads=True)
     direct, v, loss = _validation(objective, objective.ahead(objective.weights, _clipped(grads, objective.clip)))
     factor = _factor(grads, objective.clip) if objective.clip else 1.0  # of the second term, as published

@@ -158,12 +158,9 @@ def softmax_rows(alphas: Alphas, temperature: float = 1.0) -> dict[str, Tensor]:
 def _softmax(rows: Tensor, legal: Tensor) -> Tensor:
     """Softmax over the legal entries of each row; a row without any, an edge that was taken out, is 0.
 
-    Whether there is such a row is asked on the CPU alone: elsewhere the CPU would wait for the device.
+    No branch on whether there is such a row: that would make the CPU wait for the device.
     """
-    some = legal.any(-1, keepdim=True)
-    if not legal.is_cuda and bool(some.all()):
-        return rows.masked_fill(~legal, -torch.inf).softmax(-1)
-    empty = ~some
+    empty = ~legal.any(-1, keepdim=True)
     masked = rows.masked_fill(~legal, -torch.inf).masked_fill(empty, 0.0)
     return masked.softmax(-1).masked_fill(empty, 0.0)
 

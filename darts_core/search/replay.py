@@ -12,6 +12,7 @@ memory for graphs that never run at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -196,7 +197,7 @@ class Unread:
             self.event.synchronize()
         numbers, found, place = self.flat.cpu().numpy(), {}, 0
         for name, shape in self.shapes.items():
-            count = int(np.prod(shape, dtype=int))
+            count = math.prod(shape)
             found[name] = numbers[place : place + count].reshape(shape)
             place += count
         return found
