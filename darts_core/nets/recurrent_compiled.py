@@ -17,7 +17,7 @@ from torch import Tensor
 from darts_core.nets.compiled import Buffers
 from darts_core.nets.kernels import Kernels
 from darts_core.nets.recurrent import Masks, bounded, masked
-from darts_core.nets.recurrent_fast import FastRecurrentCell, bounded_back, differentiable
+from darts_core.nets.recurrent_fast import FastRecurrentCell, bounded_back, differentiable, gradients, masks_from
 from darts_core.space import CellSpec
 
 COLUMNS = {"tanh": 0, "relu": 1, "sigmoid": 2, "identity": 3}  # of the weights in kernels/recurrent.cpp
@@ -36,7 +36,7 @@ class CompiledRecurrentCell(FastRecurrentCell):
             return super().forward(x, h, rows, masks)
         mx, mh = (x.new_empty(0) if m is None else m.to(x.dtype).contiguous() for m in masks)
         keep = torch.is_grad_enabled()
-        return CompiledSequence.apply(self, x, h, rows, self.first, self.matrices, mx, mh, keep)  # type: ignore[no-any-return]
+        return CompiledWalk.apply(self, x, h, rows, self.first, self.matrices, mx, mh, keep)  # type: ignore[no-any-return]
 
     def columns_from(self, rows: Tensor) -> list[Tensor]:
         """Per state the weights of the nodes that it feeds as the kernel reads them, (nodes fed, 5)."""
@@ -73,15 +73,15 @@ class Room:
         return tensor.data_ptr() + place * self.bytes
 
 
-class CompiledSequence(torch.autograd.Function):
-    """As `recurrent_fast.Sequence`."""
+class CompiledWalk(torch.autograd.Function):
+    """As `recurrent_fast.Walk`."""
 
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any, cell: CompiledRecurrentCell, x: Tensor, h0: Tensor, rows: Tensor, first: Tensor, matrices: Tensor,
         mx: Tensor, mh: Tensor, keep: bool,
     ) -> Tensor:  # fmt: skip
-        masks = Masks(mx if mx.numel() else None, mh if mh.numel() else None)
+        masks = masks_from(mx, mh)
         T, B, n = x.shape
         N, keep = cell.cell.nodes, keep and any(ctx.needs_input_grad)
         weights, wide, k = cell.columns_from(rows), cell.side_by_side(matrices), cell.kernels.recurrent
@@ -116,11 +116,9 @@ class CompiledSequence(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         cell: CompiledRecurrentCell = ctx.cell
         x, h0, rows, first, matrices, mx, mh, out = ctx.saved_tensors
-        masks = Masks(mx if mx.numel() else None, mh if mh.numel() else None)
-        _, want_x, want_h, want_rows, want_first, want_matrices, *_ = ctx.needs_input_grad
+        masks, want_rows = masks_from(mx, mh), ctx.needs_input_grad[3]
         if torch.is_grad_enabled() or ctx.room is None:  # a graph is wanted, or this is the second time
-            inputs, wanted = (x, h0, rows, first, matrices), (want_x, want_h, want_rows, want_first, want_matrices)
-            return (None, *differentiable(cell, inputs, wanted, masks, grads[0]), None, None, None)
+            return (None, *differentiable(ctx, masks, grads[0]), None, None, None)
         room, gates = ctx.room
         ctx.room = None  # its memory is written over on the way
         T, B, n = x.shape
@@ -153,20 +151,9 @@ class CompiledSequence(torch.autograd.Function):
             h, gate = out[t - 1] if t else start, gates[t]
             k.enter_back(double, B, n, gate.data_ptr(), h.data_ptr(), behind, carried.data_ptr())
             carried += masked(gate @ hidden, masks.h)
-        flat = gates.view(T * B, 2 * n)
-        g_x = masked((flat @ first[:n].t()).view(T, B, n), masks.x) if want_x else None
-        g_first = g_matrices = None
-        if want_first:
-            before = torch.cat([h0[None], out[:-1]])
-            entered = torch.cat([masked(x, masks.x), masked(before, masks.h)], dim=-1)
-            g_first = entered.view(T * B, 2 * n).t() @ flat
-        if want_matrices:
-            g_matrices = torch.zeros_like(matrices)
-            for j in range(N):
-                part = (dropped[j].view(T * B, n).t() @ both[j].view(T * B, -1)).view(n, 2, N - j, n)
-                g_matrices[j:] += part.permute(2, 0, 1, 3).reshape(N - j, n, 2 * n)
-        kept = zip((g_x, carried, _of_rows(cell, rows, sums)), (want_x, want_h, want_rows), strict=True)
-        return (None, *(g if want else None for g, want in kept), g_first, g_matrices, None, None, None)
+        states = (dropped[j].view(T * B, n) for j in range(N))
+        found = gradients(ctx, masks, gates, both, states, carried, _of_rows(cell, rows, sums))
+        return (None, *found, None, None, None)
 
 
 def _of_rows(cell: CompiledRecurrentCell, rows: Tensor, sums: list[Tensor | None]) -> Tensor:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class FastRecurrentCell(MixedRecurrentCell):
 
     def forward(self, x: Tensor, h: Tensor, rows: Tensor, masks: Masks) -> Tensor:
         mx, mh = (torch.empty(0, dtype=x.dtype, device=x.device) if m is None else m for m in masks)
-        return Sequence.apply(self, x, h, rows, self.first, self.matrices, mx, mh)  # type: ignore[no-any-return]
+        return Walk.apply(self, x, h, rows, self.first, self.matrices, mx, mh)  # type: ignore[no-any-return]
 
     def plain(self, x: Tensor, h: Tensor, rows: Tensor, first: Tensor, matrices: Tensor, masks: Masks) -> Tensor:
         """The same in PyTorch's own differentiable calls."""
@@ -71,7 +72,7 @@ class FastRecurrentCell(MixedRecurrentCell):
         return [sum(w[1:], w[0]) for w in weights], weights
 
 
-class Sequence(torch.autograd.Function):
+class Walk(torch.autograd.Function):
     """T steps of a `FastRecurrentCell` with a way back of its own."""
 
     @staticmethod
@@ -79,7 +80,7 @@ class Sequence(torch.autograd.Function):
         ctx: Any, cell: FastRecurrentCell, x: Tensor, h0: Tensor, rows: Tensor, first: Tensor, matrices: Tensor,
         mx: Tensor, mh: Tensor,
     ) -> Tensor:  # fmt: skip
-        masks = Masks(mx if mx.numel() else None, mh if mh.numel() else None)
+        masks = masks_from(mx, mh)
         T, B, n = x.shape
         N = cell.cell.nodes
         q, weights = cell.weights_from(rows)
@@ -117,11 +118,9 @@ class Sequence(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         cell: FastRecurrentCell = ctx.cell
         x, h0, rows, first, matrices, mx, mh, out = ctx.saved_tensors
-        masks = Masks(mx if mx.numel() else None, mh if mh.numel() else None)
-        _, want_x, want_h, want_rows, want_first, want_matrices, *_ = ctx.needs_input_grad
+        masks, want_rows = masks_from(mx, mh), ctx.needs_input_grad[3]
         if torch.is_grad_enabled() or ctx.room is None:  # a graph is wanted, or this is the second time
-            inputs, wanted = (x, h0, rows, first, matrices), (want_x, want_h, want_rows, want_first, want_matrices)
-            return (None, *differentiable(cell, inputs, wanted, masks, grads[0]), None, None)
+            return (None, *differentiable(ctx, masks, grads[0]), None, None)
         gates, both, s, scale, raw = ctx.room
         ctx.room = None  # its memory is written over on the way
         T, B, n = x.shape
@@ -162,21 +161,8 @@ class Sequence(torch.autograd.Function):
             torch.mul(dm, 1 - u * u, out=u)
             torch.mul(difference, 1 - g, out=g)
             carried = carried.add_(masked(gate @ first[n:].t(), masks.h))
-        flat = gates.view(T * B, 2 * n)
-        g_x = masked((flat @ first[:n].t()).view(T, B, n), masks.x) if want_x else None
-        g_first = g_matrices = None
-        if want_first:
-            before = torch.cat([h0[None], out[:-1]])
-            entered = torch.cat([masked(x, masks.x), masked(before, masks.h)], dim=-1)
-            g_first = entered.view(T * B, 2 * n).t() @ flat
-        if want_matrices:
-            g_matrices = torch.zeros_like(matrices)
-            for j in range(N):
-                states = masked(s[:, j], masks.h).reshape(T * B, n)
-                part = (states.t() @ both[j].view(T * B, -1)).view(n, 2, N - j, n)
-                g_matrices[j:] += part.permute(2, 0, 1, 3).reshape(N - j, n, 2 * n)
-        kept = zip((g_x, carried, g_rows), (want_x, want_h, want_rows), strict=True)
-        return (None, *(g if want else None for g, want in kept), g_first, g_matrices, None, None)
+        states = (masked(s[:, j], masks.h).reshape(T * B, n) for j in range(N))
+        return (None, *gradients(ctx, masks, gates, both, states, carried, g_rows), None, None)
 
 
 def _mixture(cell: FastRecurrentCell, u: Tensor, weights: list[Tensor]) -> Tensor:
@@ -234,17 +220,50 @@ def bounded_back(grad: Tensor, raw: Tensor, out: Tensor, limit: float) -> Tensor
     return torch.where(factor < 1, grad * factor - raw * along, grad)
 
 
-def differentiable(
-    cell: FastRecurrentCell, inputs: tuple[Tensor, ...], wanted: tuple[bool, ...], masks: Masks, grad: Tensor
-) -> list[Tensor | None]:
+def masks_from(mx: Tensor, mh: Tensor) -> Masks:
+    """The masks as a function of tensors is given them: empty where nothing is dropped."""
+    return Masks(mx if mx.numel() else None, mh if mh.numel() else None)
+
+
+def gradients(
+    ctx: Any, masks: Masks, gates: Tensor, both: Sequence[Tensor], states: Iterable[Tensor], carried: Tensor,
+    g_rows: Tensor,
+) -> list[Tensor | None]:  # fmt: skip
+    """Of x, h0, rows, first and matrices, where wanted: what is left to do once the way back is walked.
+
+    Args:
+        gates: the gradients in front of the first highway, (T, B, 2n).
+        both: per state those in front of the highways that it feeds, (T, B, [c of all, h of all]).
+        states: every state behind the mask, (T * B, n).
+        carried: the gradient of h0. g_rows: that of rows.
+    """
+    x, h0, _, first, matrices, _, _, out = ctx.saved_tensors
+    _, want_x, want_h, want_rows, want_first, want_matrices, *_ = ctx.needs_input_grad
+    T, B, n = x.shape
+    flat = gates.view(T * B, 2 * n)
+    g_x = masked((flat @ first[:n].t()).view(T, B, n), masks.x) if want_x else None
+    g_first = g_matrices = None
+    if want_first:
+        before = torch.cat([h0[None], out[:-1]])
+        entered = torch.cat([masked(x, masks.x), masked(before, masks.h)], dim=-1)
+        g_first = entered.view(T * B, 2 * n).t() @ flat
+    if want_matrices:
+        g_matrices = torch.zeros_like(matrices)
+        for j, state in enumerate(states):
+            part = (state.t() @ both[j].view(T * B, -1)).view(n, 2, -1, n)
+            g_matrices[j:] += part.permute(2, 0, 1, 3).reshape(-1, n, 2 * n)
+    return [g_x, carried if want_h else None, g_rows if want_rows else None, g_first, g_matrices]
+
+
+def differentiable(ctx: Any, masks: Masks, grad: Tensor) -> list[Tensor | None]:
     """The same gradients by PyTorch's own calls, with a graph of their own."""
-    graph = torch.is_grad_enabled()
+    inputs, wanted, graph = ctx.saved_tensors[:5], ctx.needs_input_grad[1:6], torch.is_grad_enabled()
     with torch.enable_grad():
         views = [
             t.view_as(t) if want and t.requires_grad else t.detach() for t, want in zip(inputs, wanted, strict=True)
         ]
         asked = [view for view, want in zip(views, wanted, strict=True) if want]
         x, h, rows, first, matrices = views
-        output = cell.plain(x, h, rows, first, matrices, masks)
+        output = ctx.cell.plain(x, h, rows, first, matrices, masks)
         found = iter(torch.autograd.grad(output, asked, grad, create_graph=graph, materialize_grads=True))
     return [next(found) if want else None for want in wanted]
