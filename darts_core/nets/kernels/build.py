@@ -26,6 +26,7 @@ from darts_core.errors import BadInput, one_line
 from darts_core.nets.kernels import Kernels
 
 SOURCES = ("cell.cpp", "recurrent.cpp")
+INCLUDED = ("vectors.h",)
 PATIENCE = 300  # seconds that a compiler may take
 OPTIONS = (
     "-x", "c++", "-std=c++17", "-O3", "-shared", "-fPIC", "-pthread", "-fvisibility=hidden", "-fno-math-errno",
@@ -71,7 +72,7 @@ def library() -> Path | None:
     if not description:
         return None
     words = "\0".join([*OPTIONS, *native, description]).encode()
-    sources = b"\0".join(Path(__file__).with_name(source).read_bytes() for source in SOURCES)
+    sources = b"\0".join(Path(__file__).with_name(source).read_bytes() for source in (*SOURCES, *INCLUDED))
     name = hashlib.sha256(sources + words).hexdigest()[:20]
     return folder() / f"cell-{name}.so"
 

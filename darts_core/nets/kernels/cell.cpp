@@ -27,17 +27,9 @@
 #include <unistd.h>
 #endif
 
-#if defined(__AVX512F__)
-#define VECTOR_BYTES 64
-#elif defined(__AVX__)
-#define VECTOR_BYTES 32
-#else
-#define VECTOR_BYTES 16
-#endif
+#include "vectors.h"
 
 namespace {
-
-typedef int64_t i64;
 
 template <class T> struct IndexOf { typedef int32_t t; };
 template <> struct IndexOf<double> { typedef int64_t t; };
@@ -45,11 +37,6 @@ template <> struct IndexOf<double> { typedef int64_t t; };
 template <class T, int N> struct Vec {
   typedef T v __attribute__((vector_size(N * sizeof(T)), aligned(sizeof(T)), may_alias));
 };
-template <class T> constexpr int lanes() { return VECTOR_BYTES / sizeof(T); }
-// Through a packed struct: one unaligned instruction, where memcpy would take two halves by way of the stack.
-template <class V> struct __attribute__((packed, may_alias)) Anywhere { V v; };
-template <class V> inline V load(const void* p) { return ((const Anywhere<V>*)p)->v; }
-template <class V> inline void store(void* p, V v) { ((Anywhere<V>*)p)->v = v; }
 
 inline i64 up(i64 n, i64 step) { return (n + step - 1) / step * step; }
 
@@ -1400,12 +1387,6 @@ template <class T> struct Nets {
 };
 
 }  // namespace
-
-#ifdef _WIN32
-#define EXPORT extern "C" __declspec(dllexport)
-#else
-#define EXPORT extern "C" __attribute__((visibility("default")))
-#endif
 
 // Numbers (float or double) and doubles that a forward pass leaves for the backward pass.
 EXPORT void cell_sizes(const i64* plan, int wide, i64* sizes) {

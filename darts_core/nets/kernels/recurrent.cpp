@@ -12,37 +12,27 @@
 #include <cstring>
 #include <vector>
 
-#if defined(__AVX512F__)
-#define VECTOR_BYTES 64
-#elif defined(__AVX__)
-#define VECTOR_BYTES 32
-#else
-#define VECTOR_BYTES 16
-#endif
+#include "vectors.h"
 
 namespace {
 
-typedef int64_t i64;
 enum { TANH, RELU, SIGMOID, IDENTITY, MASS, FUNCTIONS };
 
 template <class T> struct Lanes;
 template <> struct Lanes<float> {
-  static constexpr int L = VECTOR_BYTES / 4;
+  static constexpr int L = lanes<float>();
   typedef float V __attribute__((vector_size(VECTOR_BYTES)));
   typedef int32_t I __attribute__((vector_size(VECTOR_BYTES)));
   static constexpr float magic = 12582912.0f, largest = 40.0f;  // 1.5 * 2^23; exp(2 * largest) is finite
   static constexpr int bias = 127, shift = 23;
 };
 template <> struct Lanes<double> {
-  static constexpr int L = VECTOR_BYTES / 8;
+  static constexpr int L = lanes<double>();
   typedef double V __attribute__((vector_size(VECTOR_BYTES)));
   typedef int64_t I __attribute__((vector_size(VECTOR_BYTES)));
   static constexpr double magic = 6755399441055744.0, largest = 340.0;  // 1.5 * 2^52
   static constexpr int bias = 1023, shift = 52;
 };
-template <class V> struct __attribute__((packed, may_alias)) Anywhere { V v; };
-template <class T> inline typename Lanes<T>::V load(const T* p) { return ((const Anywhere<typename Lanes<T>::V>*)p)->v; }
-template <class T> inline void store(T* p, typename Lanes<T>::V v) { ((Anywhere<typename Lanes<T>::V>*)p)->v = v; }
 template <class T> inline typename Lanes<T>::V all(T x) { return x - (typename Lanes<T>::V){}; }
 template <class T> inline T sum(typename Lanes<T>::V v) {
   T s = 0;
@@ -98,13 +88,13 @@ template <class T, class F> inline void over(i64 n, F body) {
   if (i < n) body(i, (int)(n - i));
 }
 template <class T> inline typename Lanes<T>::V some(const T* p, int count) {
-  if (count == Lanes<T>::L) return load<T>(p);
+  if (count == Lanes<T>::L) return load<typename Lanes<T>::V>(p);
   typename Lanes<T>::V v = {};
   memcpy((void*)&v, p, count * sizeof(T));
   return v;
 }
 template <class T> inline void put(T* p, typename Lanes<T>::V v, int count) {
-  if (count == Lanes<T>::L) store<T>(p, v);
+  if (count == Lanes<T>::L) store<typename Lanes<T>::V>(p, v);
   else memcpy(p, (const void*)&v, count * sizeof(T));
 }
 
@@ -243,12 +233,6 @@ void normalise_back(i64 B, i64 n, const T* own, const T* product, const T* mask,
 }
 
 }  // namespace
-
-#ifdef _WIN32
-#define EXPORT extern "C" __declspec(dllexport)
-#else
-#define EXPORT extern "C" __attribute__((visibility("default")))
-#endif
 
 EXPORT void recurrent_enter(int wide, i64 B, i64 n, void* gates, const void* s, void* out) {
   if (wide) enter<double>(B, n, (double*)gates, (const double*)s, (double*)out);
