@@ -424,3 +424,18 @@ def test_a_recurrent_cells_picture_says_how_its_output_is_made() -> None:
 
     svg = genotype_svg(published("DARTS_V2_RNN").genotype, "V2")
     assert "mean of the states" in svg and "sigmoid" in svg and "c_{k-2}" not in svg
+
+
+def test_a_recurrent_cell_gives_its_hidden_state_and_others_c_k() -> None:
+    from darts_core.view.dot import genotype_dot
+    from darts_core.view.svg import genotype_svg
+    from darts_core.view.tikz import genotype_tikz
+    from darts_core.zoo import published
+
+    for name, gives_h in (("DARTS_V2_RNN", True), ("DARTS_V2", False)):
+        cell = published(name).genotype
+        pictures = (genotype_dot(cell), genotype_svg(cell), genotype_tikz(cell))
+        c_k = ("label=<c<SUB>k</SUB>>", '>c<tspan dy="4" font-size="10">k</tspan>', "{$c_{k}$}")
+        assert [word in picture for word, picture in zip(c_k, pictures, strict=True)] == [not gives_h] * 3
+        h = ("label=h]", ">h</text>", "{$h$}")
+        assert [word in picture for word, picture in zip(h, pictures, strict=True)] == [gives_h] * 3

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from darts_core.errors import BadInput
 from darts_core.genotype import CellGenes, Genotype
+from darts_core.view.layout import output_name
 from darts_core.view.palette import FILL, INK, KIND_TITLES, LINE, colour
 
 if TYPE_CHECKING:
@@ -49,17 +50,18 @@ def genotype_dot(genotype: Genotype, kinds: Sequence[str] | None = None) -> str:
         number = list(genotype.cells).index(kind)
         cluster = Digraph(f"cluster_{number}")
         cluster.attr(label=KIND_TITLES.get(kind, f"Cell {number}"), color="transparent", fontsize="15", labeljust="l")
-        _add_cell(cluster, f"s{number}_", genotype.cells[kind])
+        _add_cell(cluster, f"s{number}_", genotype.cells[kind], output_name(kind))
         graph.subgraph(cluster)
     return graph.source
 
 
-def _add_cell(graph: Digraph, prefix: str, genes: CellGenes) -> None:
+def _add_cell(graph: Digraph, prefix: str, genes: CellGenes, output: tuple[str, str]) -> None:
     outside = ("<c<SUB>k-2</SUB>>", "<c<SUB>k-1</SUB>>") if genes.inputs == 2 else ("input",)
     for state in range(genes.inputs + len(genes.nodes)):
         label = outside[state] if state < genes.inputs else str(state - genes.inputs)
         graph.node(f"{prefix}{state}", label=label)
-    graph.node(f"{prefix}out", label="<c<SUB>k</SUB>>")
+    text, low = output
+    graph.node(f"{prefix}out", label=f"<{text}<SUB>{low}</SUB>>" if low else text)
     for node, kept in enumerate(genes.nodes):
         for gene in kept:
             paint = colour(gene.op)  # raises for a name that is not in the closed list

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from darts_core.genotype import CellGenes
+from darts_core.genotype import RECURRENT, CellGenes
 from darts_core.space import CellSpec, dag
 
 Point = tuple[float, float]
@@ -92,6 +92,11 @@ def state_name(cell: CellSpec, state: int) -> tuple[str, str]:
         return str(state - cell.inputs), ""
     label = cell.state_label(state)
     return ("c", label[3:-1]) if label.startswith("c_{") else ({"input": "in"}.get(label, label), "")
+
+
+def output_name(kind: str) -> tuple[str, str]:
+    """What a cell of this kind gives, as (text, subscript): a recurrent one its new hidden state h, others c_k."""
+    return ("h", "") if kind == RECURRENT else ("c", "k")
 
 
 def positions(cell: CellSpec) -> tuple[Point, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from darts_core.errors import BadInput
 from darts_core.genotype import CellGenes, Genotype
 from darts_core.space import CellSpec
-from darts_core.view.layout import BOX, Box, Line, cell_layout, derived_layout
+from darts_core.view.layout import BOX, Box, Line, cell_layout, derived_layout, output_name
 from darts_core.view.palette import FILL, FONT, INK, KIND_TITLES, LINE, MUTED, OP_MEANING, PAPER, colour, colours
 
 WIDE = 15.0  # thickness of a ribbon, in drawing units
@@ -136,7 +136,7 @@ def genotype_svg(genotype: Genotype, title: str = "", kinds: Sequence[str] | Non
     for kind in genotype.cells if kinds is None else kinds:
         if kind not in genotype.cells:
             raise BadInput("drawing", "kind", f"there is no {kind!r} cell", f"choose from {', '.join(genotype.cells)}")
-        drawn = _derived(genotype.cells[kind], ("h", "") if kind == "recurrent" else ("c", "k"))
+        drawn = _derived(genotype.cells[kind], output_name(kind))
         name = KIND_TITLES.get(kind, kind)
         parts.append(_text(22, y + 24, name, size=15, weight=600))
         parts.append(f'<g transform="translate(22 {y + 40:g})">{drawn.text}</g>')

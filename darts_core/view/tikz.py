@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from darts_core.genotype import CellGenes, Genotype
-from darts_core.view.layout import BOX, derived_layout
+from darts_core.view.layout import BOX, derived_layout, output_name
 from darts_core.view.palette import KIND_TITLES, colour
 
 UNIT = 0.018  # centimetres
@@ -33,15 +33,19 @@ def genotype_tikz(genotype: Genotype, title: str = "") -> str:
     if title:
         lines.append(rf"% {_escaped(title)}")
     lines += [rf"\definecolor{{{_colour_name(op)}}}{{HTML}}{{{colour(op)[1:]}}}" for op in ops]
-    pictures = ["\n".join(_picture(cell, KIND_TITLES.get(kind, "Cell"))) for kind, cell in genotype.cells.items()]
+    pictures = [
+        "\n".join(_picture(cell, KIND_TITLES.get(kind, "Cell"), output_name(kind)))
+        for kind, cell in genotype.cells.items()
+    ]
     return "\n".join([*lines, "\n\\par\\medskip\n".join(pictures)]) + "\n"
 
 
-def _picture(cell: CellGenes, title: str) -> list[str]:
+def _picture(cell: CellGenes, title: str, output: tuple[str, str]) -> list[str]:
     longest = max([len(gene.op) for node in cell.nodes for gene in node], default=0)
     drawn = derived_layout(cell, BOX, LETTER * longest + 10, across=24.0)
     outside = (r"$c_{k-2}$", r"$c_{k-1}$") if cell.inputs == 2 else ("in",)
-    names = [*outside, *(f"${n}$" for n in range(len(cell.nodes))), "$c_{k}$"]
+    text, low = output
+    names = [*outside, *(f"${n}$" for n in range(len(cell.nodes))), f"${text}_{{{low}}}$" if low else f"${text}$"]
     share = TEXT / (drawn.width * UNIT)
     shrunk = f"scale={share:.3f}, transform shape," if share < 1 else ""
     lines = [
