@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from urllib.parse import urlencode, urlsplit
 
@@ -110,6 +110,18 @@ def _chosen(key: str) -> None:
     for part in ("step", "edge"):
         st.query_params.pop(part, None)
     st.query_params["run"] = st.session_state["chosen-run"] = st.session_state[key]
+
+
+def one_of(title: str, names: Sequence[str], key: str, titled: Callable[[str], str]) -> str:
+    """One of some names, shown as `titled` says; which one stands in the address under `key`; else the first."""
+    asked = st.query_params.get(key)
+    first = names.index(asked) if asked in names else 0
+    keep = partial(_in_address, key)
+    return st.selectbox(title, names, first, format_func=titled, key=key, on_change=keep) or names[0]
+
+
+def _in_address(key: str) -> None:
+    st.query_params[key] = str(st.session_state[key])
 
 
 def trouble(problem: object) -> None:

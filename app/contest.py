@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from app.choose import trouble
+from app.choose import one_of, trouble
 from darts_core import runs, tally
 from darts_core.errors import BadInput
 from darts_core.view.contest import contest_svg
@@ -37,18 +36,9 @@ def contests() -> None:
         st.caption("There is no comparison yet. To make one (it goes on where it was interrupted):")
         st.code("python -m darts_core compare --methods darts,random --seeds 0-4 --budget 60s", language=None)
         return
-    asked = st.query_params.get("contest")
-    names = list(found)
-    picked = st.selectbox(
-        "Comparison",
-        names,
-        names.index(asked) if asked in names else 0,
-        format_func=lambda name: name if name in own else f"recorded: {name}",
-        key="contest",
-        on_change=partial(_keep, "contest"),
-    )
+    picked = one_of("Comparison", list(found), "contest", lambda name: name if name in own else f"recorded: {name}")
     try:
-        show(tally.read(found[picked or names[0]]))
+        show(tally.read(found[picked]))
     except BadInput as problem:
         trouble(problem)
 
@@ -93,7 +83,3 @@ def rows_of(found: tally.Tally) -> list[dict[str, Any]]:
             "steps": row.mean("steps"),
         })  # fmt: skip
     return rows
-
-
-def _keep(key: str) -> None:
-    st.query_params[key] = str(st.session_state[key])

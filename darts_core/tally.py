@@ -269,7 +269,7 @@ def spent(tally: Tally) -> str:
 def _clearly(row: Row, other: Row) -> int:
     """1 or -1 where the means differ by more than two standard errors of their difference; 0: not told apart."""
     one, two = row.values("accuracy"), other.values("accuracy")
-    if min(len(one), len(two)) < 2:
+    if min(len(one), len(two)) < 3:  # the deviation of two seeds says next to nothing
         return 0
     error = (statistics.variance(one) / len(one) + statistics.variance(two) / len(two)) ** 0.5
     difference = statistics.fmean(one) - statistics.fmean(two)

@@ -148,6 +148,8 @@ def test_words_do_not_go_beyond_two_standard_errors() -> None:
     said = " ".join(tally.sentences(found))
     assert "more than two standard errors: good." in said and "Worse by as much: bad." in said
     assert "Not told apart from it: even." in said and "Not finished: x, seed 3." in said
+    pair = replace(found, rows=(row("good", 0.95, 0.951), row("random", 0.8, 0.801)))
+    assert "Not told apart from it: good." in tally.sentences(pair), "two seeds tell nothing apart"
     assert Tally.from_json(found.to_json(), "here") == found
     picture = contest_svg(found)
     assert picture.count("<circle") == 12 and "good 95.1 %" in picture

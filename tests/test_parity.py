@@ -75,9 +75,16 @@ def test_parameter_counts_are_the_published_ones(supernet: Supernet) -> None:
     assert parameters(paper) == SEARCH["params_C16_L8"] == 1_930_618
 
 
-def test_s2_has_its_published_parameter_count() -> None:
-    for name, count in {"s1": 405_146, "s2": 665_466, "s3": 665_466, "s4": 624_506}.items():  # RobustDARTS
-        assert parameters(Supernet(space_named(name), 3, 10)) == count, name
+@pytest.mark.parametrize(
+    ("name", "weights", "alphas"),  # RobustDARTS; its S5 is the space of DARTS
+    [("s1", 405_146, 56), ("s2", 665_466, 56), ("s3", 665_466, 84), ("s4", 624_506, 56), ("darts", 1_930_618, 224)],
+)
+def test_s1_to_s5_have_their_published_parameter_counts_and_sizes_of_the_hessian(
+    name: str, weights: int, alphas: int
+) -> None:
+    space = space_named(name)
+    assert parameters(Supernet(space, 3, 10)) == weights
+    assert sum(int(cell.legal_array().sum()) for cell in space.cells.values()) == alphas
 
 
 def test_the_spaces_of_sharpdarts_have_the_parameter_counts_of_its_code() -> None:

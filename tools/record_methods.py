@@ -21,7 +21,7 @@ FILE = ROOT / "data" / "methods" / "collapse.json"
 NAME = "collapse-cures"
 METHODS = (
     "darts,max-w,fair-darts,pc-darts,robust-darts,p-darts,gdas,snas,smooth-darts,darts-minus,darts-plus,darts-pt,dr-nas,"
-    "beta-darts,proxyless,random,random:score=shared,evolution,reinforce"
+    "beta-darts,proxyless"
 )
 CHANCE = "collapse-random"  # cells drawn at random, trained as the derived ones are
 SETTINGS = ("hessian_every=0", "threads=1", "pace=0")

@@ -173,17 +173,9 @@ def several_seeds(infos: Mapping[str, Mapping[str, Any]], known: Mapping[str, ru
         st.caption("There are no runs that differ by their seed alone. To make some:")
         st.code("python -m darts_core search --preset collapse --seeds 0-4", language=None, wrap_lines=True)
         return
-    first = st.query_params.get("seeds")
-    names = list(groups)
-    picked = st.selectbox(
-        "Runs that differ by their seed alone",
-        names,
-        names.index(first) if first in names else 0,
-        format_func=lambda name: compare.group_title(groups[name], infos),
-        key="seeds",
-        on_change=partial(keep, "seeds", "seeds"),
-    )
-    found, _ = read_all(groups[picked or names[0]][:32], known)
+    titled = lambda name: compare.group_title(groups[name], infos)  # noqa: E731
+    picked = choose.one_of("Runs that differ by their seed alone", list(groups), "seeds", titled)
+    found, _ = read_all(groups[picked][:32], known)
     found = [run for run in found if len(run.steps) and run.space == found[0].space]
     if len(found) < 2:
         st.caption("Fewer than two of them have recorded steps.")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from darts_core.card import Card
 from darts_core.mix import Alphas, Mix
-from darts_core.search.method import Method, Moment, gumbel_softmax, softmax_rows
+from darts_core.search.method import Method, Moment, cooled, gumbel_softmax, softmax_rows
 from darts_core.search.option import Range
 
 CARD = Card(
@@ -39,7 +39,7 @@ def gdas(
     def relax(alphas: Alphas, moment: Moment) -> Mix:
         if moment.phase == "read":
             return Mix(softmax_rows(alphas))
-        soft = gumbel_softmax(alphas, hottest + (coldest - hottest) * moment.share, moment)
+        soft = gumbel_softmax(alphas, cooled(hottest, coldest, moment), moment)
         hard = {kind: _straight_through(q) for kind, q in soft.items()}
         active = {kind: tuple(frozenset(row.nonzero().flatten().tolist()) for row in h) for kind, h in hard.items()}
         return Mix(hard, active=active)

@@ -13,7 +13,7 @@ from darts_core.card import Card
 from darts_core.derive import Reading, with_none
 from darts_core.genotype import Genotype
 from darts_core.mix import Alphas, Mix, as_arrays
-from darts_core.search.method import Hyper, Method, Moment, Objective, Trained, gumbel_softmax, softmax_rows
+from darts_core.search.method import Hyper, Method, Moment, Objective, Trained, cooled, gumbel_softmax, softmax_rows
 from darts_core.search.option import Range
 
 CARD = Card(
@@ -39,7 +39,7 @@ def snas(
     def relax(alphas: Alphas, moment: Moment) -> Mix:
         if moment.phase == "read":
             return Mix(softmax_rows(alphas))
-        return Mix(gumbel_softmax(alphas, hottest + (coldest - hottest) * moment.share, moment))
+        return Mix(gumbel_softmax(alphas, cooled(hottest, coldest, moment), moment))
 
     return Method(relax=relax, hypergrad=joint, derive=none_may_win)
 

@@ -177,6 +177,11 @@ def gumbel_softmax(alphas: Alphas, temperature: float, moment: Moment) -> dict[s
     return found
 
 
+def cooled(hottest: float, coldest: float, moment: Moment) -> float:
+    """A temperature that falls on a straight line, once per epoch (GDAS, SNAS)."""
+    return hottest + (coldest - hottest) * moment.share
+
+
 def strongest_columns(mix: Tensor, legal: Tensor, keep: Callable[[int], int]) -> Tensor:
     """(edges, ops) bool: of an edge's n legal operations the keep(n) strongest; of equals the later ones."""
     rows = []
