@@ -125,8 +125,6 @@ def all_settings(chosen: str, seen: bool, given: Mapping[str, Any]) -> None:
             st.button("Start with these settings", disabled=True, width="stretch", key=f"start-{chosen}")
         return
     with above:
-        if str(said["own_space"]).strip() and config.space != OWN:
-            st.caption(f"The space of your own is not used: the search space is {config.space}. Choose {OWN} there.")
         if seen:
             price(config)
         if st.button("Start with these settings", type="primary", width="stretch", key=f"start-{chosen}"):
