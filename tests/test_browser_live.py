@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -309,7 +309,10 @@ def test_a_search_of_the_command_line_appears_in_three_seconds_and_is_paused_and
     """Stopped with exit code 0 and nothing trained first, paused within a second. So is a notebook's search offered."""
     folder = tmp_path / "runs"
     fake_writer.write(folder, "done", steps=40, rate=0)
-    with serve(folder) as own, visit(browser, own, "/?run=done") as page, command_line(folder, "typed") as process:
+    with serve(folder) as own, visit(browser, own, "/?run=done") as page, ExitStack() as ends:
+        page.set_default_timeout(30_000 * patience())
+        wait_for_step(page, 40)
+        process = ends.enter_context(command_line(folder, "typed"))
         main = page.get_by_test_id("stMain")
         until(lambda: (folder / "typed" / "run.json").exists(), 20 * patience(), "the command made its run")
         picked_within(page, "typed", 3 * patience())
@@ -331,7 +334,7 @@ def test_a_search_of_the_command_line_appears_in_three_seconds_and_is_paused_and
         told = [event["type"] for event in reader.events()[0]]
         assert told[-1] == "finished" and "trained" not in told, "nobody waited for what its cell is worth"
         code = "from app.process import start\nfrom darts_core.config import preset_named\n"
-        code += "from darts_core.runs import runs_root\n" + start_of_notebook("00") + "\nprint(launch.name)"
+        code += "from darts_core.runs import runs_root\nFAST = False\n" + start_of_notebook("00")
         known = {path.name for path in folder.iterdir()}
         lesson = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"DARTS_RUNS": str(folder)})
         made = lambda: [p.parent.name for p in folder.glob("*/run.json") if p.parent.name not in known]  # noqa: E731

@@ -100,6 +100,7 @@ def words(found: Estimate) -> str:
     epoch = f"{found.epoch:.1f} s" if found.epoch < 100 else clock(found.epoch)
     parts = [f"{about(found.total).capitalize()} here: {epoch} an epoch, {step} a step"]
     if found.memory:
-        parts.append(f"{found.memory / 1e6:,.0f} MB of memory")
+        large = found.memory >= 1e10
+        parts.append(f"{found.memory / (1e9 if large else 1e6):,.0f} {'GB' if large else 'MB'} of memory")
     how = "scaled from other settings that were timed" if found.scaled else "timed with these settings"
     return f"{', '.join(parts)}; {how}."
