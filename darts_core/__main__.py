@@ -35,7 +35,7 @@ from darts_core.reporting import PROGRAM, Reporter, console, draw, into_log, pri
 from darts_core.runs import RunReader, RunWriter, free_group, list_runs, runs_root, send_order, trash
 from darts_core.space import SearchSpace
 from darts_core.together import drive_together, lane_config, members
-from darts_core.zoo import genotype_named, zoo
+from darts_core.zoo import genotype_named
 
 app = typer.Typer(
     help="Differentiable architecture search: search, watch, steer, derive. Start with:  search --preset tiny",
@@ -353,16 +353,6 @@ def export(
         data = export_bytes(cell, format, title, reader)
     io.atomic_write(target.absolute(), data)
     console.print(f"wrote {target} ({len(data):,} bytes)", markup=False, soft_wrap=True)
-
-
-@app.command("zoo")
-def zoo_() -> None:
-    """List the released cells that --genotype knows by name, with what their papers report."""
-    table = Table("name", "what it is", "published errors (%; of recurrent cells: perplexity)", box=None)
-    for found in zoo().values():
-        errors = ", ".join(f"{name.removesuffix('_error')} {value:g}" for name, value in found.errors.items())
-        table.add_row(found.name, f"{found.title} ({found.source})", errors)
-    console.print(table)
 
 
 @app.command("runs")

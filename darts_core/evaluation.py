@@ -181,4 +181,5 @@ def measure_of(cell: Genotype) -> Measure:
 
 def title_of(config: SearchConfig) -> str:
     """What a run of this configuration is called on a page."""
-    return f"{config.options['label'] or 'A cell'} trained from scratch on {config.dataset}"
+    label = str(config.options["label"] or "a cell")
+    return f"{label[:1].upper()}{label[1:]} trained from scratch on {config.dataset}"

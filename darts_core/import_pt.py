@@ -50,9 +50,18 @@ def import_pt(path: str | Path, genotype: Genotype, label: str, layout: str) -> 
         raise unknown("import-pt", "layout", layout, LAYOUTS)
     where = Path(path).name
     state = load_tensors(read_in_child(io.read_bytes(Path(path), torchfile.LIMIT), where))
+    if (found := layout_of(state)) != layout:
+        what = f"has the names of the {found} layout" if found else "has no name that a released checkpoint has"
+        raise BadInput(where, "", what, f"add --layout {found}" if found else "is it the right file?")
     if layout == "ptb":
         return _recurrent(state, genotype, label, where)
     return _images(state, genotype, label, layout, where)
+
+
+def layout_of(state: Mapping[str, Tensor]) -> str:
+    """The layout whose names these are, by names that no other has; empty: none."""
+    marks = {"ptb": "encoder.weight", "imagenet": "stem0.0.weight", "cifar": "stem.0.weight"}
+    return next((layout for layout, name in marks.items() if name in state), "")
 
 
 def read_in_child(data: bytes, where: str) -> bytes:

@@ -156,10 +156,12 @@ class Model(nn.Module):
         """The likeliest classes of an image file with their probabilities (0 to 1), the likeliest first.
 
         Raises:
-            BadInput: the file is no image.
+            BadInput: the file is no image, or the network's answer holds NaN.
         """
         image = self.transform(read_image(Path(path))).to(next(self.parameters()).device)
         shares = torch.softmax(self(image[None])[0].double(), 0)
+        if not bool(torch.isfinite(shares).all()):
+            raise BadInput(str(path), "", "the network's answer is not a number", "are its weights trained?")
         top = shares.topk(min(most, len(self.classes)))
         return [(self.classes[i], p) for i, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
 

@@ -1,4 +1,4 @@
-"""The commands about networks: `evaluate`, `import-pt`, `predict`, `select`. `__main__` adds them to the program.
+"""Commands about networks: `evaluate`, `import-pt`, `predict`, `select`, `zoo`. `__main__` adds them to the program.
 
 Torch is imported inside commands only, so that help and refusals come at once.
 """
@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from darts_core import io, selection
 from darts_core.config import EVALUATE, SearchConfig, catalogue, preset_named, settings_of
@@ -33,7 +35,7 @@ from darts_core.evaluation import (
 )
 from darts_core.genotype import Genotype
 from darts_core.runs import RunReader, RunWriter, free_group, runs_root
-from darts_core.zoo import recurrent_namesake
+from darts_core.zoo import NETWORKS, recurrent_namesake, zoo
 
 Runs = Annotated[
     str | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs (default: data/runs, or $DARTS_RUNS).")
@@ -156,6 +158,11 @@ def add_to(app: typer.Typer, parts: Parts) -> None:
         data = import_pt(file, cell, label, layout)
         io.atomic_write(target.absolute(), data)
         parts.console.print(f"wrote {target} ({len(data):,} bytes)", markup=False, soft_wrap=True)
+        words = shlex.join(["evaluate", "--weights", str(target), "--path"])
+        of = {"cifar": "the folder of CIFAR-10", "imagenet": "ImageNet's", "ptb": "that of Penn Treebank"}[layout]
+        what = "perplexity" if layout == "ptb" else "error"
+        said = f"its test {what}: python -m darts_core {words} FOLDER   ({of})"
+        parts.console.print(said, markup=False, soft_wrap=True)
 
     @app.command()
     def predict(
@@ -234,6 +241,44 @@ def add_to(app: typer.Typer, parts: Parts) -> None:
             say(f"wrote {file}")
         if as_json:
             print(json.dumps(found))
+
+    @app.command("zoo")
+    def zoo_(as_json: Json = False) -> None:
+        """List the released cells that --genotype knows by name: sizes of their networks, source, published results."""
+        if as_json:
+            cells = {name: found.genotype.to_json() for name, found in zoo().items()}
+            print(json.dumps({name: asdict(found) | {"genotype": cells[name]} for name, found in zoo().items()}))
+            return
+        for table in released():
+            parts.console.print(table)
+        sizes = "; ".join(f"{name}: {what}" for name, what in NETWORKS.items())
+        parts.console.print(
+            f"Parameters are counted here, an auxiliary head left out ({sizes}). Errors (%) and perplexities are "
+            "those of the papers; nothing of them was measured here.",
+            markup=False,
+        )
+
+
+def released() -> list[Table]:
+    """The released cells for people, those for images and those for text apart."""
+    tables = []
+    for kinds in (("cifar", "imagenet"), ("ptb",)):
+        heads = [Column(f"{kind} parameters", justify="right", min_width=10) for kind in kinds]
+        results = "published error" if "cifar" in kinds else "published perplexity"
+        table = Table(Column("name", no_wrap=True), *heads, results, "what it is, and source", box=None)
+        for found in zoo().values():
+            if kinds[0] in found.parameters:
+                counts = [f"{found.parameters[kind]:,}" for kind in kinds]
+                errors = ", ".join(f"{_plainly(name)} {value:g}" for name, value in found.errors.items())
+                table.add_row(found.name, *counts, errors, f"{found.title} ({found.source})")
+        tables.append(table)
+    return tables
+
+
+def _plainly(name: str) -> str:
+    """The name of a published result for people: "imagenet_top1_error" is "imagenet top-1"."""
+    words = name.removesuffix("_error").removesuffix("_perplexity").replace("_", " ")
+    return words.replace("top1", "top-1").replace("top5", "top-5")
 
 
 def in_turn(parts: Parts) -> selection.Run:

@@ -188,7 +188,7 @@ def plot(found: Mapping[str, Any], measure: Measure) -> str:
     wide, tall, left = 520, 320, 74
 
     def y(value: float) -> float:
-        return 40 + (tall - 116) * (1 - (value - low) / (high - low))
+        return 40 + (tall - 126) * (1 - (value - low) / (high - low))
 
     parts = [f'<text x="{left}" y="24" font-size="15" fill="{INK}">Test {measure.name}, each training a dot</text>']
     for step in range(5):
@@ -204,9 +204,9 @@ def plot(found: Mapping[str, Any], measure: Measure) -> str:
         )
         parts += [f'<circle cx="{x}" cy="{y(v):.1f}" r="5" fill="{INK}" fill-opacity="0.55"/>' for v in told["test"]]
         words = f"{kind}: {measure.words(told['mean'])} ± {measure.factor * told['std']:.2f}"
-        about = f"best of {len(told['brief'])} by validation, {told['parameters']:,} parameters"
-        for line, (text, colour) in enumerate(((words, INK), (about, MUTED))):
-            at = tall - 46 + 18 * line
+        about = (f"best of {len(told['brief'])} by validation", f"{told['parameters']:,} parameters")
+        for line, (text, colour) in enumerate(((words, INK), *((each, MUTED) for each in about))):
+            at = tall - 56 + 18 * line
             parts.append(f'<text x="{x}" y="{at}" text-anchor="middle" fill="{colour}">{html.escape(text)}</text>')
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {tall}" width="{wide}" height="{tall}" '

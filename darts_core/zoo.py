@@ -1,7 +1,8 @@
 """Published cells by name, with what their papers report: `zoo.json`, checked like any genotype from outside.
 
 Cells are those that the authors released, operations and order of inputs included. Errors are in percent, as published;
-nothing here was measured by this program.
+nothing of them was measured by this program. Parameters are counted in our networks (`tests/test_network.py`), and are
+those of the authors' code wherever these are known.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from darts_core.errors import BadInput, unknown
 from darts_core.genotype import Genotype
 
 GIVEN = "a given cell"  # what a cell is called that was written out
+NETWORKS = {  # the paper's networks, by the names under which a released cell has its parameters
+    "cifar": "20 cells of 36 channels, ten classes",
+    "imagenet": "14 cells of 48 channels, a thousand classes",
+    "ptb": "a language model of 850 units and 10,000 words",
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class Published:
     title: str
     source: str  # authors, year, paper
     genotype: Genotype
+    parameters: Mapping[str, int]  # of its networks, see `NETWORKS`; an auxiliary head left out
     errors: Mapping[str, float]  # "cifar10_error", "imagenet_top1_error" ... in percent; "ptb_perplexity"
     note: str = ""
 
@@ -42,6 +49,7 @@ def zoo() -> Mapping[str, Published]:
             entry["title"],
             entry["source"],
             Genotype.from_json(entry["genotype"], f"zoo.json: {name}"),
+            entry["parameters"],
             entry["published"],
             entry.get("note", ""),
         )

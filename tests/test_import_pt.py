@@ -314,6 +314,10 @@ def test_weights_of_another_cell_are_refused_by_name(tmp_path: Path) -> None:
     path = saved(state("cifar"), tmp_path / "m.pt")
     with pytest.raises(BadInput, match="is it another cell's|is missing|needed"):
         import_pt(path, published("DARTS_V1").genotype, "DARTS_V1", "cifar")
+    with pytest.raises(BadInput, match="names of the cifar layout; add --layout cifar"):
+        import_pt(path, V2, "V2", "imagenet")
+    with pytest.raises(BadInput, match="no name that a released checkpoint has"):
+        import_pt(saved({"w": torch.zeros(2)}, tmp_path / "w.pt"), V2, "V2", "cifar")
     broken = state("cifar")
     broken["classifier.bias"][0] = float("nan")
     with pytest.raises(BadInput, match="not finite"):
@@ -325,6 +329,7 @@ def test_the_command_writes_a_file_that_evaluate_can_test(tmp_path: Path, capsys
     with pytest.raises(SystemExit) as done:
         main(["import-pt", str(path), "--genotype", "DARTS_V2", "--layout", "cifar"])
     assert done.value.code == 0 and (tmp_path / "cifar10_model.safetensors").is_file()
+    assert "evaluate --weights" in capsys.readouterr().out, "it says what is next"
     with pytest.raises(SystemExit) as refused:
         main(["evaluate", "--weights", str(tmp_path / "cifar10_model.safetensors"), "--dataset", "digits"])
     assert refused.value.code == 2 and "channels" in capsys.readouterr().err

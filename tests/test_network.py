@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from original import batch, fill_derived
+from typer.testing import CliRunner
 
+from darts_core.__main__ import app
 from darts_core.errors import BadInput
 from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.nets.fixed import Network, parameters
@@ -60,6 +62,19 @@ def test_released_cells_have_their_published_parameter_counts(name: str) -> None
 def test_every_released_cell_is_counted_or_said_not_to_be() -> None:
     of_images = {name for name, found in zoo().items() if "recurrent" not in found.genotype.cells}
     assert set(GOLDEN["parameters"]) == of_images
+
+
+def test_the_zoo_says_how_large_every_network_is_and_says_it_rightly() -> None:
+    said = CliRunner().invoke(app, ["zoo"], env={"COLUMNS": "200"}).output
+    for name, found in zoo().items():
+        with torch.device("meta"):
+            if "recurrent" in found.genotype.cells:
+                assert found.parameters == {"ptb": parameters(RecurrentNetwork(found.genotype, 10_000, 850))}, name
+                continue
+            cifar = parameters(Network(found.genotype, 3, 10))
+            imagenet = parameters(Network(found.genotype, 3, 1000, 48, 14, (4, 9), stem="imagenet"))
+        assert found.parameters == {"cifar": cifar, "imagenet": imagenet}, name
+        assert name in said and f"{cifar:,}" in said and f"{imagenet:,}" in said and found.source.split(",")[0] in said
 
 
 def test_released_recurrent_cells_have_their_published_parameter_counts() -> None:
