@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darts_core.config import SearchConfig
-from darts_core.drive import POLL, Drive, Say, Signals
+from darts_core.desk import POLL, Say, Signals
+from darts_core.drive import Drive
 from darts_core.events import Phase
 from darts_core.runs import RunReader, RunWriter, list_runs
 

@@ -35,6 +35,7 @@ PLAIN = [
     {"cost"},
     {"estimate"},
     {"runs"},
+    {"desk"},
     {"tally"},
     {"view"},
     {"export"},
