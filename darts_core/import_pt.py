@@ -22,10 +22,11 @@ from darts_core.data.stream import MEAN, STD
 from darts_core.errors import BadInput, one_line, unknown
 from darts_core.genotype import Genotype
 from darts_core.language_file import LanguageCard
-from darts_core.model_file import Card, agree, to_bytes
+from darts_core.model_file import Card, to_bytes
 from darts_core.nets.fixed import Network
 from darts_core.nets.original import derived_to_original
 from darts_core.nets.recurrent import RecurrentNetwork, from_original
+from darts_core.weights_file import agree
 
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LAYOUTS = ("cifar", "imagenet", "ptb")

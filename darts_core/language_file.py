@@ -13,12 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from darts_core import io
-from darts_core.config import EVALUATE, SearchConfig
 from darts_core.data.text import LEVELS, Text, load_text
 from darts_core.data.text_plan import TextPlan
 from darts_core.errors import BadInput
@@ -27,7 +24,7 @@ from darts_core.language import language_task, sample
 from darts_core.language_training import score
 from darts_core.nets.recurrent import RecurrentNetwork, zero_carry
 from darts_core.runs import RunReader
-from darts_core.search.state import from_bytes
+from darts_core.weights_file import agree, last_state, pack, unpack
 
 SCHEMA = 1
 KEY = "language"  # of the metadata
@@ -128,8 +125,7 @@ class LanguageFile(nn.Module):
 
 def to_bytes(net: RecurrentNetwork, card: LanguageCard) -> bytes:
     """The file's bytes: the state dict in float32, and the card in the metadata."""
-    tensors = {name: t.detach().cpu().float().contiguous().clone() for name, t in net.state_dict().items()}
-    return save_tensors(tensors, metadata={KEY: io.dumps(card.to_json(), "model")})
+    return pack({name: t.float() for name, t in net.state_dict().items()}, KEY, card.to_json())
 
 
 def read(data: bytes, where: str) -> LanguageFile:
@@ -138,19 +134,7 @@ def read(data: bytes, where: str) -> LanguageFile:
     Raises:
         BadInput: the file is damaged, or its tensors are not those of the model it describes.
     """
-    from darts_core.model_file import agree
-
-    metadata, _ = io.check_tensors(data, where)
-    if KEY not in metadata:
-        fix = "give a file from `export --format weights`, or one that import-pt made"
-        raise BadInput(where, "metadata", "does not say which language model these weights belong to", fix)
-    card = LanguageCard.from_json(io.loads(metadata[KEY].encode(), where, io.HEADER_LIMIT), where)
-    with torch.device("meta"):  # nothing is reserved before the shapes are known to agree
-        net = card.built()
-    tensors = load_tensors(data)
-    agree(tensors, net.state_dict(), where)
-    net.load_state_dict(tensors, assign=True)
-    return LanguageFile(net, card)
+    return LanguageFile(*unpack(data, where, KEY, "language model", LanguageCard.from_json, LanguageCard.built))
 
 
 def of_run(run: RunReader) -> LanguageFile:
@@ -159,20 +143,10 @@ def of_run(run: RunReader) -> LanguageFile:
     Raises:
         BadInput: the run is a search, has no checkpoint, or its text cannot be read any more.
     """
-    config = SearchConfig.from_dict(run.info["config"], f"run {run.name}")
-    if config.strategy != EVALUATE:
-        what = "is a search: its supernet normalises over a batch, which no trained cell does"
-        fix = f"train its cell: python -m darts_core evaluate --run {run.name}"
-        raise BadInput(f"run {run.name}", "", what, fix)
-    saved = run.checkpoints()
-    if not saved:
-        raise BadInput(f"run {run.name}", "checkpoints", "there is none", "let it run for an epoch")
-    from darts_core.model_file import agree
-
-    state = from_bytes(run.read_checkpoint(saved[-1].file), saved[-1].file)
+    config, state, file = last_state(run, "normalises over a batch, which no trained cell does")
     task = language_task(config, torch.device("cpu"))
     net = task.network(config.genotype())
-    agree(state.judged, net.state_dict(), saved[-1].file)
+    agree(state.judged, net.state_dict(), file)
     net.load_state_dict(state.judged)
     ends = [line for line in run.events()[0] if line["type"] == "trained"]
     told = {k: v for k, v in (ends[-1].get("metrics") or {}).items() if k.startswith("test_")} if ends else {}

@@ -18,12 +18,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from darts_core import io, language_file
-from darts_core.config import EVALUATE, SearchConfig
+from darts_core.config import SearchConfig
 from darts_core.data import Stream
 from darts_core.data import load as load_images
 from darts_core.data.files import read_image
@@ -33,10 +31,10 @@ from darts_core.language_file import LanguageFile
 from darts_core.nets.derived import network_of
 from darts_core.nets.fixed import STEMS
 from darts_core.runs import RunReader
-from darts_core.search.state import from_bytes
 from darts_core.seeds import seed
 from darts_core.tasks import image_task
 from darts_core.training import network
+from darts_core.weights_file import agree, last_state, pack, unpack
 
 SCHEMA = 1
 LIMIT = 2 << 30  # bytes of a model file
@@ -177,8 +175,7 @@ def _pixels(picture: Image.Image) -> Tensor:
 
 def to_bytes(net: nn.Module, card: Card) -> bytes:
     """The file's bytes: the state dict, and the card in the metadata."""
-    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in net.state_dict().items()}
-    return save_tensors(tensors, metadata={KEY: io.dumps(card.to_json(), "model")})
+    return pack(net.state_dict(), KEY, card.to_json())
 
 
 def read(data: bytes, where: str) -> Model:
@@ -187,31 +184,7 @@ def read(data: bytes, where: str) -> Model:
     Raises:
         BadInput: the file is damaged, or its tensors are not those of the network it describes.
     """
-    metadata, _ = io.check_tensors(data, where)
-    if KEY not in metadata:
-        fix = "give a file from `export --format weights`, or one that import-pt made"
-        raise BadInput(where, "metadata", "does not say which network these weights belong to", fix)
-    card = Card.from_json(io.loads(metadata[KEY].encode(), where, io.HEADER_LIMIT), where)
-    with torch.device("meta"):  # nothing is reserved before the shapes are known to agree
-        net = network_of(card.genotype, **card.layout)
-    tensors = load_tensors(data)
-    agree(tensors, net.state_dict(), where)
-    net.load_state_dict(tensors, assign=True)
-    return Model(net, card)
-
-
-def agree(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
-    """Exact names, shapes and types, finite numbers; or BadInput that names the first difference."""
-    fix = "these weights belong to another network"
-    for name in sorted(set(expected) ^ set(tensors)):
-        raise BadInput(where, name, "is missing" if name in expected else "is not part of this network", fix)
-    for name, t in expected.items():
-        found = tensors[name]
-        if found.shape != t.shape or found.dtype != t.dtype:
-            what = f"is {tuple(found.shape)} {found.dtype}, needed {tuple(t.shape)} {t.dtype}"
-            raise BadInput(where, name, what, fix)
-        if found.is_floating_point() and not bool(torch.isfinite(found).all()):
-            raise BadInput(where, name, "holds a number that is not finite", "take another copy of the file")
+    return Model(*unpack(data, where, KEY, "network", Card.from_json, lambda c: network_of(c.genotype, **c.layout)))
 
 
 def card_of(task: Any, config: SearchConfig, net: nn.Module, **more: Any) -> Card:
@@ -230,19 +203,12 @@ def of_run(run: RunReader) -> tuple[nn.Module, Card]:
     Raises:
         BadInput: the run is a search, has no checkpoint, or its data cannot be read any more.
     """
-    config = SearchConfig.from_dict(run.info["config"], f"run {run.name}")
-    if config.strategy != EVALUATE:
-        fix = f"train its cell: python -m darts_core evaluate --run {run.name}"
-        raise BadInput(f"run {run.name}", "", "is a search: its supernet is no network to use", fix)
-    saved = run.checkpoints()
-    if not saved:
-        raise BadInput(f"run {run.name}", "checkpoints", "there is none", "let it run for an epoch")
-    state = from_bytes(run.read_checkpoint(saved[-1].file), saved[-1].file)
+    config, state, file = last_state(run, "is no network to use")
     task = image_task(config, torch.device("cpu"))
     torch.manual_seed(seed(0, "unused weights"))
     net = network(task, config.with_(auxiliary=0.0))
     weights = {name: t for name, t in state.weights.items() if not name.startswith("auxiliary_head.")}
-    agree(weights, net.state_dict(), saved[-1].file)
+    agree(weights, net.state_dict(), file)
     net.load_state_dict(weights)
     ends = [line for line in run.events()[0] if line["type"] == "trained"]
     accuracy = {"test_accuracy": ends[-1]["test_accuracy"]} if ends and ends[-1]["test_accuracy"] is not None else {}

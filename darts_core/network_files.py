@@ -25,7 +25,7 @@ from darts_core.config import EVALUATE, SearchConfig
 from darts_core.errors import BadInput
 from darts_core.evaluation import evaluation_config
 from darts_core.genotype import RECURRENT, Genotype
-from darts_core.model_file import Card, agree, of_run, to_bytes
+from darts_core.model_file import Card, of_run, to_bytes
 from darts_core.nets import bench201, chain, fixed, skeleton
 from darts_core.nets.bench201 import BenchNetwork
 from darts_core.nets.chain import ChainNetwork
@@ -36,6 +36,7 @@ from darts_core.search.state import from_bytes
 from darts_core.seeds import seed
 from darts_core.space import SearchSpace
 from darts_core.tasks import image_task
+from darts_core.weights_file import agree
 
 
 class Taken(NamedTuple):

@@ -56,6 +56,7 @@ TORCH = [
     {"choices"},
     {"calibrate"},
     {"evaluate", "evaluate_text"},
+    {"weights_file"},
     {"model_file", "import_pt", "network_files", "language_file", "language_export"},
     {"drive"},
     {"together", "trying"},
