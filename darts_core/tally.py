@@ -153,7 +153,8 @@ def tallied(name: str, plan: Mapping[str, Any], runs: Path) -> Tally:
             f"looked up: mean of {looked_up.seeds} trainings of the derived cell, the whole space trained beforehand"
         )
     else:
-        source = f"derived cells trained from scratch, {plan['settings'].get('retrain_epochs', 0)} epochs"
+        epochs = plan["settings"].get("retrain_epochs", 0)
+        source = f"derived cells trained from scratch, {epochs} epoch{'' if epochs == 1 else 's'}"
     about = {k: v for k, v in plan.items() if k != "methods"}
     drawing = "the {:,} cells of the space" if looked_up else "{:,} cells drawn at random"
     band_of = f"{drawing.format(len(cells))}, {'eight of ten' if len(cells) >= 10 else 'all of them'}"
@@ -259,7 +260,9 @@ def spent(tally: Tally) -> str:
     if not rows:
         return ""
     unit, amount = tally.about.get("budget") or ("", 0)
-    given = f"Given {amount:g} {unit} each" if unit else "Each with its own settings"
+    given = (
+        f"Given {amount:g} {unit.rstrip('s') if amount == 1 else unit} each" if unit else "Each with its own settings"
+    )
     span = {name: sorted(row.mean(name) or 0 for row in rows) for name in ("seconds", "steps")}
     seconds, steps = (f"{found[0]:,.0f} to {found[-1]:,.0f}" for found in span.values())
     both = f"one search took {seconds} s and {steps} training steps"
