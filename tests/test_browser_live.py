@@ -769,7 +769,8 @@ def test_a_real_search_is_paused_steered_stopped_and_its_kill_is_survived(browse
         assert newest(page) <= held + 1
         search.send_signal(signal.SIGKILL)
         resume = page.get_by_test_id("stMain").get_by_role("button", name="Resume", exact=True)
-        expect(page.get_by_text("This search was interrupted")).to_be_visible(timeout=20_000)
+        expect(page.get_by_text("This search was interrupted")).to_be_visible(timeout=20_000 * patience())
+        expect(resume).to_have_count(1, timeout=20_000 * patience())  # that of the paused search is still being taken away
         resume.click()
         step = newest(page)
         wait_for_step(page, step + 10, 40 * patience())
@@ -777,8 +778,9 @@ def test_a_real_search_is_paused_steered_stopped_and_its_kill_is_survived(browse
         assert recorded == list(range(1, len(recorded) + 1)), "it went on at the next step: no gap, no double"
         page.get_by_role("button", name="Stop").first.click()
         page.get_by_role("button", name="Stop it").click()
-        expect(page.get_by_test_id("stMain").get_by_text("stopped", exact=True).first).to_be_visible(timeout=30_000)
-        until(lambda: not searches(own.runs), 20, "the process is gone")
+        stopped = page.get_by_test_id("stMain").get_by_text("stopped", exact=True).first
+        expect(stopped).to_be_visible(timeout=30_000 * patience())
+        until(lambda: not searches(own.runs), 20 * patience(), "the process is gone")
 
 
 # 18 Soak ------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_every_released_cell_is_counted_or_said_not_to_be() -> None:
 
 
 def test_the_zoo_says_how_large_every_network_is_and_says_it_rightly() -> None:
-    said = CliRunner().invoke(app, ["zoo"], env={"COLUMNS": "200"}).output
+    said = CliRunner().invoke(app, ["zoo"], env={"COLUMNS": "200", "TERM": "xterm"}).output
     for name, found in zoo().items():
         with torch.device("meta"):
             if "recurrent" in found.genotype.cells:
