@@ -770,7 +770,7 @@ def test_a_real_search_is_paused_steered_stopped_and_its_kill_is_survived(browse
         search.send_signal(signal.SIGKILL)
         resume = page.get_by_test_id("stMain").get_by_role("button", name="Resume", exact=True)
         expect(page.get_by_text("This search was interrupted")).to_be_visible(timeout=20_000 * patience())
-        expect(resume).to_have_count(1, timeout=20_000 * patience())  # that of the paused search is still being taken away
+        expect(resume).to_have_count(1, timeout=20_000 * patience())  # that of the paused one goes away
         resume.click()
         step = newest(page)
         wait_for_step(page, step + 10, 40 * patience())
