@@ -86,7 +86,7 @@ COMPARE = ["--preset", "known", "--methods", "darts,random:score=table:trials=20
            "--budget", "1epochs" if FAST else "4epochs", "--name", "small"]  # fmt: skip
 comparing = started("compare", *COMPARE)
 
-SHORT = ["--preset", "tiny", "--backend", "fast", "--set", f"epochs={3 if FAST else 6}", "--set", "retrain_epochs=0",
+SHORT = ["--preset", "tiny", "--backend", "fast", "--set", f"epochs={2 if FAST else 6}", "--set", "retrain_epochs=0",
          "--set", "random_cells=0", "--set", "threads=1"]  # fmt: skip
 if FAST:
     SHORT += ["--set", "subset=600", "--set", "batch=30"]  # half of the images, as many steps
