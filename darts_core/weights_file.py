@@ -17,6 +17,7 @@ from darts_core import io
 from darts_core.config import EVALUATE, SearchConfig
 from darts_core.errors import BadInput
 from darts_core.runs import RunReader
+from darts_core.search import state
 from darts_core.search.state import State, from_bytes
 
 Card = TypeVar("Card")
@@ -57,14 +58,8 @@ def unpack(
 
 def agree(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
     """Exact names, shapes and types, finite numbers; or BadInput that names the first difference."""
-    fix = "these weights belong to another network"
-    for name in sorted(set(expected) ^ set(tensors)):
-        raise BadInput(where, name, "is missing" if name in expected else "is not part of this network", fix)
-    for name, t in expected.items():
-        found = tensors[name]
-        if found.shape != t.shape or found.dtype != t.dtype:
-            what = f"is {tuple(found.shape)} {found.dtype}, needed {tuple(t.shape)} {t.dtype}"
-            raise BadInput(where, name, what, fix)
+    state.agree(tensors, expected, where, "network", "these weights belong to another network")
+    for name, found in tensors.items():
         if found.is_floating_point() and not bool(torch.isfinite(found).all()):
             raise BadInput(where, name, "holds a number that is not finite", "take another copy of the file")
 

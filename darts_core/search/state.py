@@ -65,7 +65,7 @@ class State:
         Raises:
             BadInput: names the first difference.
         """
-        _agree(self.tensors(), expected, where)
+        agree(self.tensors(), expected, where)
 
     def check_alphas(self, expected: Alphas, where: str = "checkpoint") -> None:
         """As `check`, of the alphas alone: before a net is built for what they allow."""
@@ -73,7 +73,7 @@ class State:
             **dict(zip(alphas.names(), alphas.tensors(), strict=True)),
             **{f"legal.{kind}": t for kind, t in alphas.legal.items()},
         }
-        _agree(layout(self.alphas), layout(expected), where)
+        agree(layout(self.alphas), layout(expected), where)
 
     def to_bytes(self) -> bytes:
         """The file's bytes.
@@ -141,11 +141,16 @@ def from_bytes(data: bytes, where: str) -> State:
     )  # fmt: skip
 
 
-def _agree(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
-    """Exact names, shapes and types, or a sentence that names the first difference."""
-    fix = "this checkpoint belongs to another search: branch with --weights fresh, or use its own settings"
+def agree(
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    where: str,
+    whole: str = "search",
+    fix: str = "this checkpoint belongs to another search: branch with --weights fresh, or use its own settings",
+) -> None:
+    """Exact names, shapes and types, or a sentence that names the first difference. `whole`: what they are parts of."""
     for name in sorted(set(expected) ^ set(tensors)):
-        raise BadInput(where, name, "is missing" if name in expected else "is not part of this search", fix)
+        raise BadInput(where, name, "is missing" if name in expected else f"is not part of this {whole}", fix)
     for name, t in expected.items():
         found = tensors[name]
         if found.shape != t.shape or found.dtype != t.dtype:
