@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(name, "1")                             # before torch is imported: tests share the cores
+    os.environ.setdefault(name, "1")  # before torch is imported: tests share the cores
 
 FLAGS = [                                                        # of Chromium, which shall do nothing but show pages
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
-os.environ.setdefault("DARTS_NO_COMPILER", "1")                  # the tests of compiled forms take it away
+os.environ.setdefault("DARTS_NO_COMPILER", "1")  # the tests of compiled forms take it away
 
 # Examples are not timed, for the cores are shared. The CI tries the same ones each time; by hand they are new ones.
-settings.register_profile("workbench", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
+settings.register_profile(
+    "workbench",
+    deadline=None,
+    suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
+    derandomize=bool(os.environ.get("CI")),
+    print_blob=True,
+)
 settings.load_profile("workbench")
 
 
@@ -83,3 +90,30 @@ def browser(chromium_path: str) -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="session")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one whole run of the toy search, "whole": 10 steps, two checkpoints. To be copied, not changed."""
+    from tests import stored
+
+    root = tmp_path_factory.mktemp("example")
+    stored.start(root, "whole", 10)
+    return root
+
+
+@pytest.fixture
+def root(example: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may spoil."""
+    shutil.copytree(example / "whole", tmp_path / "whole")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What 14 steps of the toy search leave behind when nothing stops them."""
+    from tests import stored
+
+    root = tmp_path_factory.mktemp("uninterrupted")
+    stored.start(root, "a", 14)
+    return stored.outcome(root, "a")

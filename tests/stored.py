@@ -26,6 +26,7 @@ SPACE = SearchSpace("toy", {"normal": CELL})
 LAYOUT = runs.Layout.of(("train_loss", "w_lr"), SPACE)
 RECORD = LAYOUT.dtype.itemsize  # bytes
 PER_EPOCH = 4  # steps
+HEADER = 4096  # bytes
 COLLAPSE = {"derived_skips": 0, "derived_edges": 2, "mean_skip_weight": 0.5, "level": "healthy"}
 
 
@@ -132,6 +133,19 @@ def outcome(root: Path, name: str) -> tuple[bytes, dict[str, bytes], list[dict[s
     ]
     files = {event.file: reader.read_checkpoint(event.file) for event in reader.checkpoints()}
     return (reader.folder / "steps.bin").read_bytes(), files, lines
+
+
+def state_of(root: Path, name: str = "whole") -> str:
+    return runs.RunReader(root, name).status().state
+
+
+def lines_of(root: Path, name: str = "whole") -> list[dict[str, Any]]:
+    return runs.RunReader(root, name).events()[0]
+
+
+def steer(root: Path, order: tuple[str, str, float] = ("set", "w_lr", 0.3)) -> str:
+    """An order to the run "a"; its name."""
+    return runs.send_order(root, "a", order[0], name=order[1], value=order[2])
 
 
 def main() -> None:
