@@ -9,33 +9,23 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from darts_core import commands, io, method_commands, net_commands, own_space, text_commands
-from darts_core.commands import assignments as _assignments
-from darts_core.commands import seed_numbers as _seed_numbers
-from darts_core.config import EVALUATE, PRESETS, SearchConfig, catalogue, preset_named, settings_of
-from darts_core.derive import PERTURBATION, RULES, THRESHOLD, derive_by, readings
+from darts_core import cell_commands, commands, io, method_commands, net_commands, own_space, terminal, text_commands
+from darts_core.config import PRESETS, SearchConfig, catalogue, preset_named, settings_of
 from darts_core.drive import branch as make_branch
-from darts_core.drive import drive, new_run, settings_in
+from darts_core.drive import new_run, settings_in
 from darts_core.errors import BadInput
-from darts_core.events import (
-    CHANGES,
-    KINDS,
-    Order,
-)
-from darts_core.export import EXPORTS, format_named
-from darts_core.export import export as export_bytes
-from darts_core.genotype import Genotype
+from darts_core.events import CHANGES, KINDS, Order
+from darts_core.flags import Json, Name, Runs, Settings, assignments, seed_numbers, there
 from darts_core.legal import ON_EDGES, edge_named, row_after
-from darts_core.reporting import PROGRAM, Reporter, console, draw, into_log, print_runs, progress_bars
+from darts_core.reporting import PROGRAM, console, print_runs
 from darts_core.runs import RunReader, RunWriter, free_group, list_runs, runs_root, send_order, trash
 from darts_core.space import SearchSpace
-from darts_core.together import drive_together, lane_config, members
-from darts_core.zoo import genotype_named
+from darts_core.together import lane_config, members
 
 app = typer.Typer(
     help="Differentiable architecture search: search, watch, steer, derive. Start with:  search --preset tiny",
@@ -44,26 +34,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-
-
-app.add_typer(commands.tiny, name="tiny")
-app.command()(commands.compare)
-app.command()(method_commands.methods)
-app.command()(commands.latency)
-
-
-Runs = Annotated[
-    str | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs (default: data/runs, or $DARTS_RUNS).")
-]
-Name = Annotated[
-    str | None,
-    typer.Option("--name", help="Name of the new run: small letters, digits, - and _ (default: a free one)."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on the last line.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; may be repeated. See: settings"),
-]
 
 
 @app.command()
@@ -128,17 +98,17 @@ def search(
         "backend": backend,
     }
     changes: dict[str, Any] = {k: v for k, v in flags.items() if v is not None}
-    changes |= (own_space.chosen(space) if space is not None else {}) | _assignments(set_)
+    changes |= (own_space.chosen(space) if space is not None else {}) | assignments(set_)
     if config_json is not None:
         config = SearchConfig.from_dict({**_object(config_json), **changes})
     else:
         config = _preset_config(preset or _usual_preset(changes), changes)
-    _check_path(config)
+    there(config.path)
     root = runs_root(runs)
     if seeds is None:
-        code = _run(new_run(root, name, config, sys.argv), config, as_json, quiet=config_json == "-")
+        code = terminal.run(new_run(root, name, config, sys.argv), config, as_json, quiet=config_json == "-")
         raise typer.Exit(code)
-    numbers = _seed_numbers(seeds)
+    numbers = seed_numbers(seeds)
     group = name or free_group(root, f"{config.dataset}-{config.strategy}".replace(".", "-"), numbers)
     configs = [lane_config(config, number) for number in numbers]
     writers: list[RunWriter] = []
@@ -150,7 +120,7 @@ def search(
             writer.close()
             trash(root, writer.name)
         raise
-    raise typer.Exit(_run_together(group, writers, configs, as_json, quiet=config_json == "-"))
+    raise typer.Exit(terminal.run_together(group, writers, configs, as_json, quiet=config_json == "-"))
 
 
 @app.command()
@@ -161,7 +131,7 @@ def resume(run: str, runs: Runs = None, as_json: Json = False) -> None:
     """
     root = runs_root(runs)
     if not (root / run).exists() and (group := members(root, run)):
-        _resume_group(root, run, group, as_json)
+        terminal.resume_group(root, run, group, as_json)
     reader = RunReader(root, run)
     state = reader.status().state
     if state in ("finished", "stopped"):
@@ -169,7 +139,9 @@ def resume(run: str, runs: Runs = None, as_json: Json = False) -> None:
             f"run {run}", "", f"is {state} already", f"branch from one of its epochs: {PROGRAM} branch {run} --epoch N"
         )
     config = SearchConfig.from_dict(reader.info["config"], f"run {run}")
-    raise typer.Exit(_run(RunWriter.open(root, run), config, as_json, quiet=not sys.stdout.isatty() and not as_json))
+    raise typer.Exit(
+        terminal.run(RunWriter.open(root, run), config, as_json, quiet=not sys.stdout.isatty() and not as_json)
+    )
 
 
 @app.command()
@@ -196,13 +168,11 @@ def branch(
     root = runs_root(runs)
     space = SearchSpace.from_json(RunReader(root, run).info["space"], f"run {run}")
     given = _on_edges(space, {"pin": pin, "ban": ban})
-    writer = make_branch(
-        root, RunReader(root, run), epoch, _assignments(set_), name, sys.argv, fresh=weights == "fresh"
-    )
+    writer = make_branch(root, RunReader(root, run), epoch, assignments(set_), name, sys.argv, fresh=weights == "fresh")
     config = SearchConfig.from_dict(writer.info["config"])
     for kind, edge, op in given:  # as files, so that they are not lost if the process dies before its first step
         send_order(root, writer.name, kind, name=edge, value=op)
-    raise typer.Exit(_run(writer, config, as_json, quiet=not sys.stdout.isatty() and not as_json))
+    raise typer.Exit(terminal.run(writer, config, as_json, quiet=not sys.stdout.isatty() and not as_json))
 
 
 def _on_edges(space: SearchSpace, asked: Mapping[str, Sequence[str] | None]) -> list[tuple[str, str, str]]:
@@ -239,7 +209,7 @@ def repeat(run: str, name: Name = None, runs: Runs = None, as_json: Json = False
             orders.setdefault(line["step"], []).append(Order(line["id"], line["kind"], line["name"], line["value"]))
     writer = new_run(root, name, config, sys.argv)
     writer.info["threads"] = reader.info["threads"]  # equal numbers need equal threads
-    code = _run(writer, config, False, quiet=False, orders=orders)
+    code = terminal.run(writer, config, False, quiet=False, orders=orders)
     told = _compared(reader, RunReader(root, writer.name))
     if not told["identical"] and reader.info.get("group") and config.backend == "fast":
         told["message"] += "; it shared its passes with other seeds, which changes the rounding of every step"
@@ -267,7 +237,7 @@ def order(
     [dim]Examples: order NAME set a_lr=0.01 | order NAME pin --cell normal --edge 0-2 --op skip_connect |
     order NAME reset --edge 0-2[/dim]
     """
-    name, value = next(iter(_assignments([setting] if setting else None).items()), (None, None))
+    name, value = next(iter(assignments([setting] if setting else None).items()), (None, None))
     if (kind == "set") != (name is not None):
         raise BadInput("order", kind, "set needs NAME=VALUE, the others take none", "for example: set a_lr=0.01")
     if kind not in ON_EDGES and (edge or op):
@@ -281,78 +251,6 @@ def order(
         raise BadInput(f"run {run}", "", "no process is running it", f"go on with {PROGRAM} resume {run}")
     send_order(root, run, kind, name=name, value=value)
     console.print(f"{kind} is ordered; the run answers at its next step", markup=False)
-
-
-@app.command()
-def derive(
-    run: str,
-    step: Annotated[
-        int | None, typer.Option("--step", help="Derive from the mix after this step (default: the last).")
-    ] = None,
-    rule: Annotated[
-        str | None, typer.Option("--rule", help=f"How to cut: {', '.join(RULES)}, {PERTURBATION} (default: top2).")
-    ] = None,
-    threshold: Annotated[
-        float, typer.Option("--threshold", help="For the rule threshold: the least weight that stays.")
-    ] = THRESHOLD,
-    epoch: Annotated[
-        int | None,
-        typer.Option("--epoch", min=0, help=f"For {PERTURBATION}: at the end of so many epochs (default: last)."),
-    ] = None,
-    tune: Annotated[
-        int, typer.Option("--tune", min=0, max=10_000, help=f"For {PERTURBATION}: weight steps after each choice.")
-    ] = 5,
-    runs: Runs = None,
-    as_json: Json = False,
-) -> None:
-    """The cell that a run gives, at its end or at any step, by the paper's rule or by another.
-
-    The rule perturbation tries every operation out on the supernet of a checkpoint (DARTS-PT), which takes a while;
-    what it finds is kept beside the runs, and the Cells page shows it.
-    """
-    reader = RunReader(runs_root(runs), run)
-    if rule == PERTURBATION:
-        genotype = commands.tried_out(reader, epoch, tune, quiet=as_json)
-    else:
-        genotype = _genotype_of(reader, step) if rule is None else _cut(reader, step, rule, threshold)
-    if as_json:
-        print(json.dumps(genotype.to_json()))
-    else:
-        draw(genotype)
-
-
-@app.command()
-def export(
-    name: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Run whose cell to export.")] = None,
-    run: Annotated[str | None, typer.Option("--run", help="The same, by its flag.")] = None,
-    genotype: Annotated[
-        str | None,
-        typer.Option("--genotype", metavar="NAME|FILE", help="Or a released cell (see: zoo), or a genotype file."),
-    ] = None,
-    format: Annotated[str, typer.Option("--format", help=f"One of {', '.join(EXPORTS)}.")] = "json",
-    out: Annotated[Path | None, typer.Option("--out", help="File to write (default: RUN.FORMAT here).")] = None,
-    step: Annotated[int | None, typer.Option("--step", help="Derive after this step.")] = None,
-    runs: Runs = None,
-) -> None:
-    """Write a cell or a run as a file: data, pictures, a film over the search, a zip."""
-    run = run or name
-    if (run is None) == (genotype is None):
-        fix = f"for example {PROGRAM} export NAME --format svg"
-        raise BadInput("export", "", "needs a run, or --genotype NAME or FILE, and not both", fix)
-    suffix = format_named(format).suffix
-    reader = RunReader(runs_root(runs), run) if run else None
-    cell, title = (_genotype_of(reader, step), reader.name) if reader else genotype_named(str(genotype))
-    target = out or Path(f"{title}.{suffix}")
-    if not target.parent.is_dir():
-        raise BadInput(target, "out", "its folder does not exist", f"make {target.parent} first")
-    if format_named(format).made_of == "network":
-        from darts_core.network_files import write
-
-        data = write(format, cell, title, reader)
-    else:
-        data = export_bytes(cell, format, title, reader)
-    io.atomic_write(target.absolute(), data)
-    console.print(f"wrote {target} ({len(data):,} bytes)", markup=False, soft_wrap=True)
 
 
 @app.command("runs")
@@ -378,7 +276,7 @@ def cost(
     from darts_core.calibrate import calibrate
     from darts_core.estimate import estimate
 
-    changes = _assignments(set_)
+    changes = assignments(set_)
     if config_json:
         config = SearchConfig.from_dict({**_object(config_json), **changes})
     else:
@@ -419,102 +317,17 @@ def settings(
     )
 
 
-text_commands.add_to(app, console)
-net_commands.add_to(
-    app,
-    net_commands.Parts(
-        console,
-        lambda writer, config, as_json, place: _run(writer, config, as_json, quiet=False, place=place),
-        lambda reader, step: _genotype_of(reader, step),
-        lambda pairs: _assignments(pairs),
-        lambda text: _seed_numbers(text),
-    ),
-)
+# Help lists them in this order.
+app.add_typer(commands.tiny, name="tiny")
+for command in (
+    commands.compare, method_commands.methods, commands.latency, cell_commands.derive, cell_commands.export,
+    text_commands.generate, net_commands.evaluate, net_commands.predict, net_commands.select,
+):  # fmt: skip
+    app.command()(command)
+app.command("import-pt")(net_commands.import_pt_)
+app.command("zoo")(net_commands.zoo_)
 
 # -- parts
-
-
-def _run(
-    writer: RunWriter,
-    config: SearchConfig,
-    as_json: bool,
-    quiet: bool,
-    orders: Mapping[int, list[Order]] | None = None,
-    place: int | None = None,
-) -> int:
-    """Drive an open run with a progress bar (or, quiet, into its log), and say how it ended.
-
-    `place`: which of several runs it is, from 0; what it found is then said by whoever drives them all.
-    """
-    name, root = writer.name, writer.root
-    if quiet:
-        into_log(writer.folder / "log.txt")
-    with progress_bars() as progress:
-        cell = str(config.options.get("label") or "the cell") if config.strategy == EVALUATE else ""
-        code = drive(writer, config, Reporter(name, progress, first=not place, cell=cell), orders)
-    reader = RunReader(root, name)
-    status = reader.status()
-    genotype = _genotype_of(reader, None) if status.step and status.state in ("finished", "stopped") else None
-    alone = place is None
-    if genotype is not None and alone and config.strategy != EVALUATE:
-        draw(genotype)
-    if genotype is not None and alone and config.strategy == EVALUATE:
-        console.print(net_commands.trained_table(net_commands.spread([reader])))
-    if status.state == "interrupted" and alone:
-        console.print(
-            f"stopped at step {status.step}, nothing is lost; go on with:  {PROGRAM} resume {name}",
-            markup=False,
-            soft_wrap=True,
-        )
-    if as_json:
-        told = {
-            "run": name,
-            "state": status.state,
-            "step": status.step,
-            "message": status.message,
-            "folder": str(reader.folder),
-        }
-        print(json.dumps({**told, "genotype": genotype.to_json() if genotype else None, "summary": _summary(reader)}))
-    return code
-
-
-def _run_together(
-    group: str, writers: Sequence[RunWriter], configs: Sequence[SearchConfig], as_json: bool, quiet: bool = False
-) -> int:
-    """Drive open runs side by side, a progress bar each, and say how they ended."""
-    root = writers[0].root
-    if quiet:
-        into_log(writers[0].folder / "log.txt")
-    with progress_bars() as progress:
-        says = [Reporter(w.name, progress, c.seed, w is writers[0]) for w, c in zip(writers, configs, strict=True)]
-        codes = drive_together(writers, configs, says)
-    rows = [RunReader(root, writer.name).summary() for writer in writers]
-    print_runs(rows)
-    if any(row.state == "interrupted" for row in rows):
-        words = f"stopped, nothing is lost; go on with all of them:  {PROGRAM} resume {group}   or with one by its name"
-        console.print(words, markup=False, soft_wrap=True)
-    if as_json:
-        told = [{"run": row.name, "state": row.state, "step": row.step, "message": row.message} for row in rows]
-        print(json.dumps({"group": group, "runs": told}))
-    return max(codes)
-
-
-def _resume_group(root: Path, name: str, group: Sequence[RunReader], as_json: bool) -> NoReturn:
-    """Go on with the runs of a group that have not ended."""
-    open_ones = [run for run in group if run.status().state not in ("finished", "stopped")]
-    if not open_ones:
-        fix = f"branch from an epoch of one of them: {PROGRAM} branch {group[0].name} --epoch N"
-        raise BadInput(f"group {name}", "", f"all {len(group)} runs have ended", fix)
-    configs = [SearchConfig.from_dict(run.info["config"], f"run {run.name}") for run in open_ones]
-    writers: list[RunWriter] = []
-    try:
-        for run in open_ones:
-            writers.append(RunWriter.open(root, run.name))
-    except BaseException:
-        for writer in writers:
-            writer.close()
-        raise
-    raise typer.Exit(_run_together(name, writers, configs, as_json))
 
 
 def _preset_config(name: str, changes: Mapping[str, Any]) -> SearchConfig:
@@ -538,43 +351,6 @@ def _object(source: str) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
         raise BadInput(source, "", "is not a JSON object", 'for example {"dataset": "digits"}')
     return found
-
-
-def _check_path(config: SearchConfig) -> None:
-    """Refuse a path that is not there before a run folder is made."""
-    if config.path and not Path(config.path).expanduser().exists():
-        raise BadInput(config.path, "path", "is not there", "give an existing folder or file")
-
-
-def _genotype_of(reader: RunReader, step: int | None) -> Genotype:
-    """The run's result, or what its mix after `step` derives to."""
-    if step is None:
-        results = [line for line in reader.events()[0] if line["type"] == "result"]
-        if results:
-            return Genotype.from_json(results[-1]["genotype"], f"run {reader.name}")
-    return _cut(reader, step, "top2", THRESHOLD)
-
-
-def _cut(reader: RunReader, step: int | None, rule: str, threshold: float) -> Genotype:
-    """What a rule derives from the mix after `step`, or after the last one."""
-    count = reader.step_count()
-    index = count - 1 if step is None else step - reader.first_step
-    if not 0 <= index < count:
-        last = reader.first_step + count - 1
-        raise BadInput(
-            f"run {reader.name}",
-            "step",
-            f"{'no step' if step is None else f'step {step}'} is recorded",
-            f"steps {reader.first_step} to {last} are" if count else "let it run first",
-        )
-    record = reader.steps(index, 1)[0]
-    space = SearchSpace.from_json(reader.info["space"], f"run {reader.name}")
-    return derive_by(space, readings(space, record), rule, threshold)
-
-
-def _summary(reader: RunReader) -> Any:
-    ends = [line for line in reader.events()[0] if line["type"] == "finished"]
-    return ends[-1]["summary"] if ends else None
 
 
 def _compared(one: RunReader, other: RunReader) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from darts_core import own_space, tally, truth
 from darts_core.config import PRESETS, preset_named
 from darts_core.errors import BadInput
+from darts_core.flags import assignments, seed_numbers
 from darts_core.genotype import Genotype
 from darts_core.reporting import console
 from darts_core.runs import RunReader, check_name, derived, runs_root
@@ -170,29 +170,3 @@ def latency(
 def _short(space: str | None) -> str | None:
     """The space in the name of a comparison: of a file, its stem."""
     return Path(space).stem if space else None
-
-
-def assignments(pairs: Sequence[str] | None) -> dict[str, str]:
-    """Names and values of several NAME=VALUE."""
-    found = {}
-    for pair in pairs or ():
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
-            raise BadInput("command line", "--set", f"{pair[:60]!r} is not NAME=VALUE", "for example --set a_lr=0.01")
-        found[name.strip()] = value.strip()
-    return found
-
-
-def seed_numbers(text: str) -> list[int]:
-    """The seeds of "0-4" or "0,3,7"."""
-    try:
-        if "-" in text:
-            first, last = (int(x) for x in text.split("-"))
-            numbers = list(range(first, last + 1))
-        else:
-            numbers = [int(x) for x in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or len(numbers) > 1000 or min(numbers) < 0:
-        raise BadInput("command line", "--seeds", f"{text[:40]!r} names no seeds", "write 0-4, or 0,3,7")
-    return numbers

@@ -1,4 +1,4 @@
-"""Commands about networks: `evaluate`, `import-pt`, `predict`, `select`, `zoo`. `__main__` adds them to the program.
+"""Commands about networks: `evaluate`, `import-pt`, `predict`, `select`, `zoo`.
 
 Torch is imported inside commands only, so that help and refusals come at once.
 """
@@ -8,255 +8,233 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
-import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
-from darts_core import io, selection
-from darts_core.config import EVALUATE, SearchConfig, catalogue, preset_named, settings_of
+from darts_core import io, selection, terminal
+from darts_core.cell_commands import genotype_of
+from darts_core.config import EVALUATE, catalogue, preset_named, settings_of
 from darts_core.drive import new_run
 from darts_core.errors import BadInput, unknown
 from darts_core.evaluation import (
-    ACCURACY,
     EVALUATIONS,
-    PERPLEXITY,
     Measure,
     cell_named,
     evaluation_config,
     measure_of,
     settings_from,
 )
+from darts_core.flags import Json, Runs, assignments, seed_numbers, there
 from darts_core.genotype import Genotype
-from darts_core.runs import RunReader, RunWriter, free_group, runs_root
+from darts_core.reporting import console
+from darts_core.runs import RunReader, free_group, runs_root
 from darts_core.zoo import NETWORKS, recurrent_namesake, zoo
 
-Runs = Annotated[
-    str | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs (default: data/runs, or $DARTS_RUNS).")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on the last line.")]
 
+def evaluate(
+    genotype: Annotated[
+        str | None,
+        typer.Option(
+            "--genotype",
+            metavar="NAME|FILE",
+            help="A released cell (see: zoo), a genotype file, random:SEED, or skips (nothing but skips).",
+        ),
+    ] = None,
+    run: Annotated[str | None, typer.Option("--run", help="Or the cell that this search found.")] = None,
+    preset: Annotated[str, typer.Option("--preset", help=f"One of {', '.join(EVALUATIONS)}.")] = "quick",
+    dataset: Annotated[str | None, typer.Option("--dataset", help="As for a search; default: the run's.")] = None,
+    path: Annotated[str | None, typer.Option("--path", help="Folder or file of the data set.")] = None,
+    epochs: Annotated[str | None, typer.Option("--epochs", help="Passes over the training images.")] = None,
+    seed: Annotated[str | None, typer.Option("--seed", help="Decides every random number.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Several trainings in turn: 0-2, or 0,3,7.")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option("--parameters", help="Choose the width so that it has about this many parameters."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Change a setting. See: settings --strategy evaluate"),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="Train nothing: test these weights (import-pt, export --format weights)."),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the new run.")] = None,
+    runs: Runs = None,
+    as_json: Json = False,
+) -> None:
+    """Train a cell from scratch, as a run of its own, and say what it is worth.
 
-class Parts(NamedTuple):
-    """What these commands share with the others of the program."""
-
-    console: Console
-    run: Callable[[RunWriter, SearchConfig, bool, int | None], int]  # drive an open run and say how it ended
-    # (as JSON too?; which of several it is, from 0; None: it is alone)
-    genotype_of: Callable[[RunReader, int | None], Genotype]
-    assignments: Callable[[Sequence[str] | None], dict[str, str]]
-    seeds: Callable[[str], list[int]]
-
-
-def add_to(app: typer.Typer, parts: Parts) -> None:
-    """Add the commands to the program."""
-
-    @app.command()
-    def evaluate(
-        genotype: Annotated[
-            str | None,
-            typer.Option(
-                "--genotype",
-                metavar="NAME|FILE",
-                help="A released cell (see: zoo), a genotype file, random:SEED, or skips (nothing but skips).",
-            ),
-        ] = None,
-        run: Annotated[str | None, typer.Option("--run", help="Or the cell that this search found.")] = None,
-        preset: Annotated[str, typer.Option("--preset", help=f"One of {', '.join(EVALUATIONS)}.")] = "quick",
-        dataset: Annotated[str | None, typer.Option("--dataset", help="As for a search; default: the run's.")] = None,
-        path: Annotated[str | None, typer.Option("--path", help="Folder or file of the data set.")] = None,
-        epochs: Annotated[str | None, typer.Option("--epochs", help="Passes over the training images.")] = None,
-        seed: Annotated[str | None, typer.Option("--seed", help="Decides every random number.")] = None,
-        seeds: Annotated[str | None, typer.Option("--seeds", help="Several trainings in turn: 0-2, or 0,3,7.")] = None,
-        size: Annotated[
-            int | None,
-            typer.Option("--parameters", help="Choose the width so that it has about this many parameters."),
-        ] = None,
-        set_: Annotated[
-            list[str] | None,
-            typer.Option("--set", metavar="NAME=VALUE", help="Change a setting. See: settings --strategy evaluate"),
-        ] = None,
-        weights: Annotated[
-            Path | None,
-            typer.Option("--weights", help="Train nothing: test these weights (import-pt, export --format weights)."),
-        ] = None,
-        name: Annotated[str | None, typer.Option("--name", help="Name of the new run.")] = None,
-        runs: Runs = None,
-        as_json: Json = False,
-    ) -> None:
-        """Train a cell from scratch, as a run of its own, and say what it is worth.
-
-        [dim]Examples: evaluate --genotype DARTS_V2 | evaluate --run laptop-001 --seeds 0-2 |
-        evaluate --genotype DARTS_V2 --preset cifar --path data/downloads[/dim]
-        """
-        if weights is not None:
-            told = tested(weights, dataset, path, parts.assignments(set_))
-            for line in told.pop("said"):
-                parts.console.print(line, markup=False, soft_wrap=True)
-            if as_json:
-                print(json.dumps(told))
-            raise typer.Exit(0)
-        root = runs_root(runs)
-        cell, label, given = chosen(root, genotype, run, parts.genotype_of, about_text(preset, dataset))
-        flags = {"dataset": dataset, "path": path, "epochs": epochs, "seed": seed}
-        changes = {**given, **{k: v for k, v in flags.items() if v is not None}, **parts.assignments(set_)}
-        if dataset is not None and path is None and dataset != given.get("dataset"):
-            changes.pop("path", None)
-        config = evaluation_config(preset, cell, label, changes)
-        if config.path and not Path(config.path).expanduser().exists():
-            raise BadInput(config.path, "path", "is not there", "give an existing folder or file")
-        if size is not None:
-            from darts_core.evaluate import matched
-
-            config = config.with_(channels=matched(config, size))
-        if seeds is None:
-            raise typer.Exit(parts.run(new_run(root, name, config, sys.argv), config, as_json, None))
-        numbers = parts.seeds(seeds)
-        group = name or free_group(root, f"{config.dataset}-{EVALUATE}".replace(".", "-"), numbers)
-        drive_it, code, ended = in_turn(parts), 0, []
-        for place, number in enumerate(numbers, 1):
-            run_name, each = f"{group}-s{number}", config.with_(seed=number)
-            head = f"[{place}/{len(numbers)}] {run_name}: {label}, seed {number}"
-            say = lambda how, head=head: parts.console.print(head + how, markup=False, soft_wrap=True)  # noqa: E731
-            try:
-                ended.append(selection.done(root, run_name, each, group, drive_it, say))
-            except selection.Stopped:
-                again = f"nothing is lost; the same command with --name {group} goes on from there"
-                parts.console.print(f"{run_name} did not finish, {again}", markup=False, soft_wrap=True)
-                code = 1
-                break
-        told = spread(ended)
-        if ended:
-            parts.console.print(trained_table(told))
+    [dim]Examples: evaluate --genotype DARTS_V2 | evaluate --run laptop-001 --seeds 0-2 |
+    evaluate --genotype DARTS_V2 --preset cifar --path data/downloads[/dim]
+    """
+    if weights is not None:
+        told = tested(weights, dataset, path, assignments(set_))
+        for line in told.pop("said"):
+            console.print(line, markup=False, soft_wrap=True)
         if as_json:
             print(json.dumps(told))
-        raise typer.Exit(code)
+        raise typer.Exit(0)
+    root = runs_root(runs)
+    cell, label, given = chosen(root, genotype, run, about_text(preset, dataset))
+    flags = {"dataset": dataset, "path": path, "epochs": epochs, "seed": seed}
+    changes = {**given, **{k: v for k, v in flags.items() if v is not None}, **assignments(set_)}
+    if dataset is not None and path is None and dataset != given.get("dataset"):
+        changes.pop("path", None)
+    config = evaluation_config(preset, cell, label, changes)
+    there(config.path)
+    if size is not None:
+        from darts_core.evaluate import matched
 
-    @app.command("import-pt")
-    def import_pt_(
-        file: Annotated[Path, typer.Argument(help="A checkpoint that torch.save wrote: cifar10_model.pt ...")],
-        genotype: Annotated[str, typer.Option("--genotype", metavar="NAME|FILE", help="The cell it is of.")],
-        layout: Annotated[str, typer.Option("--layout", help="cifar, imagenet or ptb.")] = "cifar",
-        out: Annotated[Path | None, typer.Option("--out", help="File to write (default: FILE.safetensors).")] = None,
-    ) -> None:
-        """Turn a released checkpoint into safetensors. Nothing in the file is run, whatever it holds.
-
-        [dim]Then: evaluate --weights FILE.safetensors, or predict --weights FILE.safetensors image.png[/dim]
-        """
-        cell, label = cell_named(recurrent_namesake(genotype) if layout == "ptb" else genotype)
-        target = out or file.with_suffix(".safetensors")
-        if not target.absolute().parent.is_dir():
-            raise BadInput(target, "out", "its folder does not exist", f"make {target.parent} first")
-        from darts_core.import_pt import import_pt
-
-        data = import_pt(file, cell, label, layout)
-        io.atomic_write(target.absolute(), data)
-        parts.console.print(f"wrote {target} ({len(data):,} bytes)", markup=False, soft_wrap=True)
-        words = shlex.join(["evaluate", "--weights", str(target), "--path"])
-        of = {"cifar": "the folder of CIFAR-10", "imagenet": "ImageNet's", "ptb": "that of Penn Treebank"}[layout]
-        what = "perplexity" if layout == "ptb" else "error"
-        said = f"its test {what}: python -m darts_core {words} FOLDER   ({of})"
-        parts.console.print(said, markup=False, soft_wrap=True)
-
-    @app.command()
-    def predict(
-        image: Annotated[list[Path], typer.Argument(help="Image files.")],
-        run: Annotated[str | None, typer.Option("--run", help="An evaluation whose network to ask.")] = None,
-        weights: Annotated[Path | None, typer.Option("--weights", help="Or a file with a network's weights.")] = None,
-        runs: Runs = None,
-        as_json: Json = False,
-    ) -> None:
-        """Ask a trained network what is on an image."""
-        if (run is None) == (weights is None):
-            raise BadInput("predict", "", "needs --run or --weights, and not both", "for example --run NAME cat.png")
-        from darts_core.model_file import Model, best_guess, load, of_run, usable
-
-        root = runs_root(runs)
-        model = Model(*of_run(RunReader(root, run))) if run else usable(load(str(weights)), str(weights))
-        told = {str(path): model.predict(path) for path in image}
-        for path, found in told.items():
-            parts.console.print(f"{path}: {best_guess(found)}", markup=False, soft_wrap=True)
-        if as_json:
-            print(json.dumps(told))
-
-    @app.command()
-    def select(
-        name: Annotated[str, typer.Option("--name", help="What to call it; all its runs begin with this.")],
-        preset: Annotated[str, typer.Option("--preset", help="Of the searches.")] = "laptop",
-        dataset: Annotated[str | None, typer.Option("--dataset", help="As for a search.")] = None,
-        path: Annotated[str | None, typer.Option("--path", help="Folder or file of the data set.")] = None,
-        seeds: Annotated[str, typer.Option("--seeds", help="Of the searches: 0-3, or 0,3,7.")] = "0-3",
-        train: Annotated[str, typer.Option("--train", help=f"Of the trainings: {', '.join(EVALUATIONS)}.")] = "quick",
-        brief: Annotated[
-            int | None,
-            typer.Option("--brief", help="Epochs of short trainings (default: a sixth of the full, 6 or more).", min=1),
-        ] = None,
-        full: Annotated[
-            int | None, typer.Option("--full", help="Epochs of the full ones (default: as --train has it).", min=1)
-        ] = None,
-        repeats: Annotated[int, typer.Option("--repeats", help="Full trainings of the chosen cell.", min=1)] = 3,
-        set_: Annotated[
-            list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting of the searches.")
-        ] = None,
-        set_train: Annotated[
-            list[str] | None, typer.Option("--set-train", metavar="NAME=VALUE", help="And one of the trainings.")
-        ] = None,
-        out: Annotated[Path, typer.Option("--out", help="Folder for NAME.json and NAME.svg.")] = Path("."),
-        runs: Runs = None,
-        as_json: Json = False,
-    ) -> None:
-        """The paper's protocol: search with several seeds, train each cell briefly, choose on validation, train fully.
-
-        [dim]The best of as many random cells goes through the same. Interrupted? The same command goes on.[/dim]
-        """
-        if not out.is_dir():
-            raise BadInput(out, "out", "is not there", "make the folder first")
-        if train not in EVALUATIONS:
-            raise unknown("select", "train", train, EVALUATIONS)
-        flags = {key: value for key, value in (("dataset", dataset), ("path", path)) if value is not None}
-        alone = {"retrain_epochs": 0, "random_cells": 0}  # what is trained here is trained below
-        config = preset_named(preset).config(**{**alone, **flags, **parts.assignments(set_)})
-        of_text = config.of_text and train == "quick"  # as `evaluation_config` takes it
-        whole = full or EVALUATIONS["text" if of_text else train].config().epochs
-        plan = selection.Plan(
-            name, config, parts.seeds(seeds), train, brief or selection.usual_brief(whole), whole, repeats,
-            parts.assignments(set_train),
-        )  # fmt: skip
-        say = lambda words: parts.console.print(words, markup=False, soft_wrap=True)  # noqa: E731
+        config = config.with_(channels=matched(config, size))
+    if seeds is None:
+        raise typer.Exit(terminal.run(new_run(root, name, config, sys.argv), config, as_json, quiet=False))
+    numbers = seed_numbers(seeds)
+    group = name or free_group(root, f"{config.dataset}-{EVALUATE}".replace(".", "-"), numbers)
+    drive_it, code, ended = in_turn(), 0, []
+    for place, number in enumerate(numbers, 1):
+        run_name, each = f"{group}-s{number}", config.with_(seed=number)
+        head = f"[{place}/{len(numbers)}] {run_name}: {label}, seed {number}"
+        say = lambda how, head=head: console.print(head + how, markup=False, soft_wrap=True)  # noqa: E731
         try:
-            found = selection.select(runs_root(runs), plan, in_turn(parts), say)
-        except selection.Stopped as stopped:
-            say(str(stopped))
-            raise typer.Exit(1) from None
-        measure = measure_of(Genotype.from_json(found["kinds"]["searched"]["genotype"]))
-        parts.console.print(chosen_table(found, measure))
-        say(selection.told_apart(found, measure))
-        for file in selection.keep(found, out):
-            say(f"wrote {file}")
-        if as_json:
-            print(json.dumps(found))
+            ended.append(selection.done(root, run_name, each, group, drive_it, say))
+        except selection.Stopped:
+            again = f"nothing is lost; the same command with --name {group} goes on from there"
+            console.print(f"{run_name} did not finish, {again}", markup=False, soft_wrap=True)
+            code = 1
+            break
+    told = terminal.spread(ended)
+    if ended:
+        console.print(terminal.trained_table(told))
+    if as_json:
+        print(json.dumps(told))
+    raise typer.Exit(code)
 
-    @app.command("zoo")
-    def zoo_(as_json: Json = False) -> None:
-        """List the released cells that --genotype knows by name: sizes of their networks, source, published results."""
-        if as_json:
-            cells = {name: found.genotype.to_json() for name, found in zoo().items()}
-            print(json.dumps({name: asdict(found) | {"genotype": cells[name]} for name, found in zoo().items()}))
-            return
-        for table in released():
-            parts.console.print(table)
-        sizes = "; ".join(f"{name}: {what}" for name, what in NETWORKS.items())
-        parts.console.print(
-            f"Parameters are counted here, an auxiliary head left out ({sizes}). Errors (%) and perplexities are "
-            "those of the papers; nothing of them was measured here.",
-            markup=False,
-        )
+
+def import_pt_(
+    file: Annotated[Path, typer.Argument(help="A checkpoint that torch.save wrote: cifar10_model.pt ...")],
+    genotype: Annotated[str, typer.Option("--genotype", metavar="NAME|FILE", help="The cell it is of.")],
+    layout: Annotated[str, typer.Option("--layout", help="cifar, imagenet or ptb.")] = "cifar",
+    out: Annotated[Path | None, typer.Option("--out", help="File to write (default: FILE.safetensors).")] = None,
+) -> None:
+    """Turn a released checkpoint into safetensors. Nothing in the file is run, whatever it holds.
+
+    [dim]Then: evaluate --weights FILE.safetensors, or predict --weights FILE.safetensors image.png[/dim]
+    """
+    cell, label = cell_named(recurrent_namesake(genotype) if layout == "ptb" else genotype)
+    target = out or file.with_suffix(".safetensors")
+    if not target.absolute().parent.is_dir():
+        raise BadInput(target, "out", "its folder does not exist", f"make {target.parent} first")
+    from darts_core.import_pt import import_pt
+
+    data = import_pt(file, cell, label, layout)
+    io.atomic_write(target.absolute(), data)
+    console.print(f"wrote {target} ({len(data):,} bytes)", markup=False, soft_wrap=True)
+    words = shlex.join(["evaluate", "--weights", str(target), "--path"])
+    of = {"cifar": "the folder of CIFAR-10", "imagenet": "ImageNet's", "ptb": "that of Penn Treebank"}[layout]
+    what = "perplexity" if layout == "ptb" else "error"
+    said = f"its test {what}: python -m darts_core {words} FOLDER   ({of})"
+    console.print(said, markup=False, soft_wrap=True)
+
+
+def predict(
+    image: Annotated[list[Path], typer.Argument(help="Image files.")],
+    run: Annotated[str | None, typer.Option("--run", help="An evaluation whose network to ask.")] = None,
+    weights: Annotated[Path | None, typer.Option("--weights", help="Or a file with a network's weights.")] = None,
+    runs: Runs = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a trained network what is on an image."""
+    if (run is None) == (weights is None):
+        raise BadInput("predict", "", "needs --run or --weights, and not both", "for example --run NAME cat.png")
+    from darts_core.model_file import Model, best_guess, load, of_run, usable
+
+    root = runs_root(runs)
+    model = Model(*of_run(RunReader(root, run))) if run else usable(load(str(weights)), str(weights))
+    told = {str(path): model.predict(path) for path in image}
+    for path, found in told.items():
+        console.print(f"{path}: {best_guess(found)}", markup=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps(told))
+
+
+def select(
+    name: Annotated[str, typer.Option("--name", help="What to call it; all its runs begin with this.")],
+    preset: Annotated[str, typer.Option("--preset", help="Of the searches.")] = "laptop",
+    dataset: Annotated[str | None, typer.Option("--dataset", help="As for a search.")] = None,
+    path: Annotated[str | None, typer.Option("--path", help="Folder or file of the data set.")] = None,
+    seeds: Annotated[str, typer.Option("--seeds", help="Of the searches: 0-3, or 0,3,7.")] = "0-3",
+    train: Annotated[str, typer.Option("--train", help=f"Of the trainings: {', '.join(EVALUATIONS)}.")] = "quick",
+    brief: Annotated[
+        int | None,
+        typer.Option("--brief", help="Epochs of short trainings (default: a sixth of the full, 6 or more).", min=1),
+    ] = None,
+    full: Annotated[
+        int | None, typer.Option("--full", help="Epochs of the full ones (default: as --train has it).", min=1)
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", help="Full trainings of the chosen cell.", min=1)] = 3,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting of the searches.")
+    ] = None,
+    set_train: Annotated[
+        list[str] | None, typer.Option("--set-train", metavar="NAME=VALUE", help="And one of the trainings.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for NAME.json and NAME.svg.")] = Path("."),
+    runs: Runs = None,
+    as_json: Json = False,
+) -> None:
+    """The paper's protocol: search with several seeds, train each cell briefly, choose on validation, train fully.
+
+    [dim]The best of as many random cells goes through the same. Interrupted? The same command goes on.[/dim]
+    """
+    if not out.is_dir():
+        raise BadInput(out, "out", "is not there", "make the folder first")
+    if train not in EVALUATIONS:
+        raise unknown("select", "train", train, EVALUATIONS)
+    flags = {key: value for key, value in (("dataset", dataset), ("path", path)) if value is not None}
+    alone = {"retrain_epochs": 0, "random_cells": 0}  # what is trained here is trained below
+    config = preset_named(preset).config(**{**alone, **flags, **assignments(set_)})
+    of_text = config.of_text and train == "quick"  # as `evaluation_config` takes it
+    whole = full or EVALUATIONS["text" if of_text else train].config().epochs
+    plan = selection.Plan(
+        name, config, seed_numbers(seeds), train, brief or selection.usual_brief(whole), whole, repeats,
+        assignments(set_train),
+    )  # fmt: skip
+    say = lambda words: console.print(words, markup=False, soft_wrap=True)  # noqa: E731
+    try:
+        found = selection.select(runs_root(runs), plan, in_turn(), say)
+    except selection.Stopped as stopped:
+        say(str(stopped))
+        raise typer.Exit(1) from None
+    measure = measure_of(Genotype.from_json(found["kinds"]["searched"]["genotype"]))
+    console.print(chosen_table(found, measure))
+    say(selection.told_apart(found, measure))
+    for file in selection.keep(found, out):
+        say(f"wrote {file}")
+    if as_json:
+        print(json.dumps(found))
+
+
+def zoo_(as_json: Json = False) -> None:
+    """List the released cells that --genotype knows by name: sizes of their networks, source, published results."""
+    if as_json:
+        cells = {name: found.genotype.to_json() for name, found in zoo().items()}
+        print(json.dumps({name: asdict(found) | {"genotype": cells[name]} for name, found in zoo().items()}))
+        return
+    for table in released():
+        console.print(table)
+    sizes = "; ".join(f"{name}: {what}" for name, what in NETWORKS.items())
+    console.print(
+        f"Parameters are counted here, an auxiliary head left out ({sizes}). Errors (%) and perplexities are "
+        "those of the papers; nothing of them was measured here.",
+        markup=False,
+    )
 
 
 def released() -> list[Table]:
@@ -281,10 +259,10 @@ def _plainly(name: str) -> str:
     return words.replace("top1", "top-1").replace("top5", "top-5")
 
 
-def in_turn(parts: Parts) -> selection.Run:
+def in_turn() -> selection.Run:
     """How one of several runs is driven: what all have in common is said with the first."""
     places = itertools.count()
-    return lambda writer, config: parts.run(writer, config, False, next(places))
+    return lambda writer, config: terminal.run(writer, config, False, quiet=False, place=next(places))
 
 
 def chosen_table(found: Mapping[str, Any], measure: Measure) -> Table:
@@ -347,9 +325,8 @@ def about_text(preset: str, dataset: str | None) -> bool:
 
 
 def chosen(
-    root: Path, genotype: str | None, run: str | None, genotype_of: Callable[[RunReader, int | None], Genotype],
-    text: bool = False,
-) -> tuple[Genotype, str, dict[str, Any]]:  # fmt: skip
+    root: Path, genotype: str | None, run: str | None, text: bool = False
+) -> tuple[Genotype, str, dict[str, Any]]:
     """The cell that was asked for, what to call it, and the settings of the search that found it.
 
     Args:
@@ -367,43 +344,3 @@ def chosen(
     reader = RunReader(root, run)
     cell = genotype_of(reader, None)
     return cell, f"cell of {run}", settings_from(reader.info["config"], cell)
-
-
-def spread(readers: Sequence[RunReader]) -> dict[str, Any]:
-    """What several trainings of one cell reach on test data: each, mean and sample deviation; and what the net costs.
-
-    Accuracy from 0 to 1, or of a language model perplexity ("measure" says which).
-    """
-    rows: list[dict[str, Any]] = []
-    for reader in readers:
-        ends = [line for line in reader.events()[0] if line["type"] == "finished"]
-        if ends:
-            rows.append({"run": reader.name, "seed": reader.info["seed"], **ends[-1]["summary"]})
-    measure = PERPLEXITY if any("valid_perplexity" in row for row in rows) else ACCURACY
-    found = [row[f"test_{measure.name}"] for row in rows if f"test_{measure.name}" in row]
-    told: dict[str, Any] = {"runs": rows, "measure": measure.name, "count": len(found)}
-    if found:
-        told |= {"mean": statistics.fmean(found), "std": statistics.stdev(found) if len(found) > 1 else 0.0}
-    return told
-
-
-def trained_table(told: Mapping[str, Any]) -> Table:
-    """The same for people. Multiply-adds are those of convolutions and linear layers; time is the median of one image
-    alone, on this machine.
-    """
-    measure = PERPLEXITY if told["measure"] == PERPLEXITY.name else ACCURACY
-    costs = measure is ACCURACY  # what a language model costs per word is not measured
-    held = all(f"test_{measure.name}" not in row for row in told["runs"])  # judged by validation
-    on = "valid" if held else "test"
-    said = f"{'validation' if held else 'test'} {measure.name}"
-    more = ("multiply-adds (convolutions, linear)", "one image here") if costs else ()
-    table = Table("run", "seed", said, "parameters", *more, box=None)
-    for row in told["runs"]:
-        reached = row.get(f"{on}_{measure.name}")
-        table.add_row(
-            row["run"], str(row["seed"]), "" if reached is None else measure.words(reached), f"{row['parameters']:,}",
-            *((f"{row['multiply_adds']:,}", f"{row['latency_ms']:.1f} ms") if costs else ()),
-        )  # fmt: skip
-    if told["count"] > 1:
-        table.add_row("mean", "", f"{measure.words(told['mean'])} ± {measure.factor * told['std']:.2f}")
-    return table

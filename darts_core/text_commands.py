@@ -1,15 +1,16 @@
-"""The command about text: `generate`. `__main__` adds it to the program. Torch is imported when it runs."""
+"""The command about text: `generate`. Torch is imported when it runs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from darts_core.config import EVALUATE
 from darts_core.drive import settings_in
 from darts_core.errors import BadInput
+from darts_core.flags import Runs
+from darts_core.reporting import console
 from darts_core.runs import RunReader, runs_root
 
 if TYPE_CHECKING:
@@ -19,29 +20,25 @@ if TYPE_CHECKING:
     from darts_core.mix import Mix
 
 
-def add_to(app: typer.Typer, console: Console) -> None:
-    """Add the command to the program."""
+def generate(
+    run: Annotated[str, typer.Argument(help="A search on text, or a recurrent cell that was trained.")],
+    length: Annotated[int, typer.Option("--length", help="Tokens to write.", min=1, max=100_000)] = 100,
+    temperature: Annotated[
+        float,
+        typer.Option("--temperature", help="Below 1: likelier tokens; above 1: bolder ones.", min=0.01, max=100),
+    ] = 1.0,
+    start: Annotated[str, typer.Option("--start", help="How the text begins; its words must be known.")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Another number, another text.", min=0)] = 0,
+    epoch: Annotated[int | None, typer.Option("--epoch", help="Finished epochs (default: the last saved).")] = None,
+    runs: Runs = None,
+) -> None:
+    """Write text with the language model of a run."""
+    net, task, mix = model_of(RunReader(runs_root(runs), run), epoch)
+    from darts_core.language import sample
 
-    @app.command()
-    def generate(
-        run: Annotated[str, typer.Argument(help="A search on text, or a recurrent cell that was trained.")],
-        length: Annotated[int, typer.Option("--length", help="Tokens to write.", min=1, max=100_000)] = 100,
-        temperature: Annotated[
-            float,
-            typer.Option("--temperature", help="Below 1: likelier tokens; above 1: bolder ones.", min=0.01, max=100),
-        ] = 1.0,
-        start: Annotated[str, typer.Option("--start", help="How the text begins; its words must be known.")] = "",
-        seed: Annotated[int, typer.Option("--seed", help="Another number, another text.", min=0)] = 0,
-        epoch: Annotated[int | None, typer.Option("--epoch", help="Finished epochs (default: the last saved).")] = None,
-        runs: Annotated[str | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")] = None,
-    ) -> None:
-        """Write text with the language model of a run."""
-        net, task, mix = model_of(RunReader(runs_root(runs), run), epoch)
-        from darts_core.language import sample
-
-        columns = min(task.config.batch, 16)
-        text = sample(net, task.text, mix, length, seed, temperature, start, columns)
-        console.print(text, markup=False, soft_wrap=True)
+    columns = min(task.config.batch, 16)
+    text = sample(net, task.text, mix, length, seed, temperature, start, columns)
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def model_of(reader: RunReader, epoch: int | None = None) -> tuple[nn.Module, LanguageTask, Mix | None]:

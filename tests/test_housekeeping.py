@@ -12,6 +12,7 @@ from darts_core import __main__ as program
 from darts_core import runs
 from darts_core.config import PRESETS, SearchConfig
 from darts_core.errors import BadInput
+from darts_core.flags import assignments
 from darts_core.view.recipe import reproduction
 from tests import fake_writer
 from tests.test_pages_states import page, said
@@ -170,7 +171,7 @@ def test_the_command_leads_to_the_same_settings(preset: str, changes: dict[str, 
     info = {"config": config.to_dict(), "parent": None, "command": []}
     words = shlex.split(reproduction(info))
     assert words[:5] == ["python", "-m", "darts_core", "search", "--preset"]
-    again = program._preset_config(words[5], program._assignments(words[7::2]))
+    again = program._preset_config(words[5], assignments(words[7::2]))
     free = {"threads": 0, "device": "auto", "backend": "auto", "pace": 0.0}
     assert again.with_(**free) == SearchConfig.from_dict(config.to_dict()).with_(**free)
 

@@ -11,6 +11,7 @@ import torch
 from small_text import SMALL, text
 from typer.testing import CliRunner
 
+from darts_core import net_commands
 from darts_core.__main__ import app
 from darts_core.config import SearchConfig
 from darts_core.data.text_plan import TextPlan
@@ -154,24 +155,27 @@ def test_a_cell_that_was_trained_and_a_search_write_text_on_the_command_line(tmp
 def test_on_a_text_a_released_name_means_the_recurrent_cell(tmp_path: Path, asked: str, told: str) -> None:
     text = about_text("quick", "markov")
     assert text and about_text("ptb", None) and not about_text("quick", None) and not about_text("quick", "digits")
-    cell, label, _ = chosen(tmp_path, asked, None, lambda *_: V2, text)
+    cell, label, _ = chosen(tmp_path, asked, None, text)
     assert (cell, label) == (published(told).genotype, told)
 
 
 def test_a_cell_that_does_not_fit_the_data_is_refused_with_the_one_that_does(tmp_path: Path) -> None:
-    drawn, _, _ = chosen(tmp_path, "random:1", None, lambda *_: V2, True)
+    drawn, _, _ = chosen(tmp_path, "random:1", None, True)
     assert list(drawn.cells) == ["recurrent"]
     with pytest.raises(BadInput, match="is a cell for images"):
-        chosen(tmp_path, "skips", None, lambda *_: V2, True)
+        chosen(tmp_path, "skips", None, True)
     with pytest.raises(BadInput, match="the cell needs images.*DARTS_V2_RNN"):
         evaluation_config("quick", published("DARTS_V2").genotype, "V2", {"dataset": "markov"})
     with pytest.raises(BadInput, match="the cell needs a text"):
         evaluation_config("text", V2, "V2", {"dataset": "digits"})
 
 
-def test_a_cell_found_on_characters_is_trained_on_characters(tmp_path: Path) -> None:
+def test_a_cell_found_on_characters_is_trained_on_characters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     searched = SearchConfig.from_dict({**SMALL, "dataset": "text", "path": "somewhere.txt", "level": "char"})
     new_run(tmp_path, "found", searched, [])
-    _, _, kept = chosen(tmp_path, None, "found", lambda *_: V2)
+    monkeypatch.setattr(net_commands, "genotype_of", lambda *_: V2)
+    _, _, kept = chosen(tmp_path, None, "found")
     assert kept == {"dataset": "text", "path": "somewhere.txt", "level": "char"}
     assert evaluation_config("quick", V2, "cell", kept).level == "char"
