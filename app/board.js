@@ -151,6 +151,8 @@ class Board {
       playAt: 0,
       lastFrame: 0,
       lastSlowLook: 0,
+      painted: false,
+      askedForCharts: false,
     });
     this.takeView(data.view);
     this.build();
@@ -164,10 +166,6 @@ class Board {
     this.feed = data.rows === null ? new Feed(data.base, data.run, this) : null;
     if (this.feed) this.feed.start();
     else this.takeRows(data.rows);
-    loadPlotly(data.plotly).then(
-      (Plotly) => (this.Plotly = Plotly),
-      () => this.root.classList.add("db-nocharts"),
-    );
     requestAnimationFrame((now) => this.frame(now));
   }
 
@@ -575,6 +573,8 @@ class Board {
   frame(now) {
     if (!this.alive) return;
     if (!this.root.isConnected) return this.destroy();
+    if (this.painted && !this.askedForCharts) this.loadCharts();
+    this.painted = this.records !== null;
     this.advance(now);
     this.lookNowAndThen(now);
     if (this.changed) this.draw(now);
@@ -582,6 +582,15 @@ class Board {
     this.root.dataset.age = this.age.toFixed(2);
     this.lastFrame = now;
     requestAnimationFrame((next) => this.frame(next));
+  }
+
+  /** Once the cell is on the screen: the library of the charts keeps a browser busy for half a second. */
+  loadCharts() {
+    this.askedForCharts = true;
+    loadPlotly(this.data.plotly).then(
+      (Plotly) => (this.Plotly = Plotly),
+      () => this.root.classList.add("db-nocharts"),
+    );
   }
 
   /** Which record is shown now: the newest, the held one, or where the replay has come to. */
@@ -707,7 +716,7 @@ class Board {
 
 // The component
 
-export default function ({ data, parentElement, setStateValue, setTriggerValue }) {
+export default function ({ data: [data], parentElement, setStateValue, setTriggerValue }) {
   const root = parentElement.querySelector(".darts-board");
   if (root.board?.run === data.run && root.board.alive) {
     Object.assign(root.board, { tell: setStateValue, send: setTriggerValue });

@@ -51,7 +51,9 @@ def board(data: Mapping[str, Any], key: str = "board", **on_change: Callable[[],
         cell: a kind of cell, or "both".     show: "all" or "derived" edges.
     """
     callbacks = {f"on_{part}_change": _nothing for part in (*PARTS, *TRIGGERS)} | on_change
-    return _component()(key=key, data=dict(data), height="content", **callbacks)
+    # In a list, for Streamlit looks for tables among the values of a dictionary, and imports pandas for that: a second
+    # before the first picture.
+    return _component()(key=key, data=[dict(data)], height="content", **callbacks)
 
 
 def build_board_data(

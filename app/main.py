@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,8 +31,25 @@ stopping = asyncio.Event()  # set when the server is asked to end, so that open 
 @asynccontextmanager
 async def lifespan(_: st.App) -> AsyncIterator[dict[str, Any]]:
     _end_streams_on_signals(asyncio.get_running_loop())
+    threading.Thread(target=_prepare_the_first_page, daemon=True).start()
     print(f"\n  DARTS Workbench is at  {link(TOKEN, int(st.get_option('server.port')))}\n", flush=True)
     yield {}
+
+
+def _prepare_the_first_page() -> None:
+    """What the first visitor would wait for, done while their browser loads the page: imports, and the recorded runs
+    read once."""
+    import PIL.Image  # noqa: F401  by Streamlit, for the icon of the page
+
+    import app.board
+    import app.live.ending
+    import app.live.going_back
+    import app.live.starting
+    import app.live.steering
+    from app.choose import recorded
+
+    app.board.board_js()
+    recorded()
 
 
 def _end_streams_on_signals(loop: asyncio.AbstractEventLoop) -> None:

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -183,16 +184,21 @@ def _spawn(name: str, arguments: Sequence[str], threads: int, stdin: str = "") -
             "start", name, f"the search process did not start ({problem.strerror})", "try again"
         ) from problem
     if os.name != "nt":
-        _be_nice(process.pid)
+        be_nice(process.pid)
     _hand_over(process, stdin)
     return Launch(name, command, process, output)
 
 
-def _be_nice(pid: int) -> None:
-    try:
+def be_nice(pid: int) -> None:
+    """Lets other work of this machine go first.
+
+    Where Linux groups processes by session (autogroup), the nice value of a process counts within its session alone,
+    and a search has one of its own; the value of the session counts then.
+    """
+    with suppress(OSError):  # gone already, or not allowed: it only runs less politely
         os.setpriority(os.PRIO_PROCESS, pid, NICE)
-    except OSError:
-        return  # gone already, or not allowed: it only runs less politely
+    with suppress(OSError):  # no such thing on this system
+        Path(f"/proc/{pid}/autogroup").write_text(str(NICE))
 
 
 def _hand_over(process: subprocess.Popen[Any], text: str) -> None:

@@ -220,7 +220,7 @@ class Stage:
             <body><main id="here"><h1 hidden>board</h1><div class="darts-board"></div></main><script type="module">
             import board from "/board.js";
             window.told = [];
-            window.mount = async () => board({{ data: await (await fetch("/data.json")).json(),
+            window.mount = async () => board({{ data: [await (await fetch("/data.json")).json()],
               parentElement: document.getElementById("here"), setStateValue: (k, v) => window.told.push([k, v]) }});
             window.unmount = await window.mount();
             </script></body></html>"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -268,6 +269,29 @@ def test_processes_are_started_detached_nice_and_without_the_token(
     assert threads == str(asked) == str(process.spare_cores())
     assert arguments[2:] == ["search", "--config-json", "-", "--name", "digits-darts-001", "--runs", str(folder)]
     assert process.start({"dataset": "digits"}, folder).name == "digits-darts-002", "a name that is starting is taken"
+
+
+def test_the_first_picture_waits_for_no_library_of_tables(folder: Path) -> None:
+    """Streamlit imports pandas, a second of work, when it looks for tables in what a component is given."""
+    code = (
+        "import sys; from streamlit.testing.v1 import AppTest; "
+        f"test = AppTest.from_file({str(ROOT / 'app' / 'dashboard.py')!r}, default_timeout=60).run(); "
+        "print([found.key for found in test.get('bidi_component')], {'pandas', 'pyarrow', 'torch'} & {*sys.modules})"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert told.stdout.strip() == "['frame', 'board'] set()", told.stdout + told.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this system does not group by session")
+def test_a_session_of_its_own_gives_way_as_well() -> None:
+    """Linux counts a nice value within a session where it groups by sessions, and a search has its own."""
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as sleeper:
+        try:
+            process.be_nice(sleeper.pid)
+            group = Path(f"/proc/{sleeper.pid}/autogroup").read_text()
+        finally:
+            sleeper.kill()
+    assert int(group.rpartition("nice")[2]) >= process.NICE
 
 
 def test_a_process_that_cannot_start_is_a_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

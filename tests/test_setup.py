@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -205,3 +206,22 @@ def test_a_browser_named_by_hand_is_taken(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "chromium").touch()
     monkeypatch.setenv("CHROMIUM", str(tmp_path / "chromium"))
     assert browser.find() == str(tmp_path / "chromium")
+
+
+def test_what_python_compiles_is_kept_even_where_the_environment_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_to_compile.py").write_text("x = 1\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
+    monkeypatch.setattr(setup, "PYTHON", sys.executable)
+    monkeypatch.setattr(setup, "LIBRARIES", ("slow_to_compile",))
+    setup.import_once()
+    assert list((tmp_path / "__pycache__").glob("slow_to_compile.*.pyc"))
+
+
+def test_set_up_imports_what_is_there() -> None:
+    roots = {name.partition(".")[0] for name in setup.LIBRARIES}
+    assert {"torch", "streamlit", "darts_core", "app"} <= roots
+    assert not [root for root in roots if importlib.util.find_spec(root) is None]

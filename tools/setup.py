@@ -32,7 +32,8 @@ LOCK = ROOT / "requirements.lock"
 PAIR = ("torch", "torchvision")
 ONLY_CUDA = re.compile(r"(nvidia-|cuda-|triton$)")               # packages that only the CUDA build of torch asks for
 LIBRARIES = ("torch", "torchvision", "sklearn.datasets", "safetensors.torch", "plotly.graph_objects", "plotly.io",
-             "streamlit.web.bootstrap", "streamlit.testing.v1", "starlette.applications", "graphviz", "typer", "rich")
+             "streamlit.web.bootstrap", "streamlit.testing.v1", "starlette.applications", "graphviz", "typer", "rich",
+             "pandas", "pyarrow", "altair", "PIL.Image", "darts_core.drive", "app.launch", "app.stream", "app.board")
 PROBE = 15                                                       # seconds that the index of another build has to answer
 NETWORK = "check the network, or the index and proxy settings of pip"
 
@@ -51,8 +52,7 @@ def main() -> int:
         command([uv, "pip", "install", "--python", PYTHON, "--quiet", "--no-build-isolation", "--no-deps",
                  "--editable", ROOT], variables, "the package itself could not be installed; the lines above say why")
         say("importing everything once, so that the first start is quick")
-        command([PYTHON, "-c", f"import {', '.join(LIBRARIES)}"], os.environ,
-                "what was installed cannot be imported; the lines above say why")
+        import_once()
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
@@ -62,6 +62,15 @@ def main() -> int:
     print(f"setup: done in {time.monotonic() - start:.0f} s; start the dashboard with "
           f"{(BIN / 'darts-dash').relative_to(ROOT)} (or `make run`)")
     return 0
+
+
+def import_once() -> None:
+    """Python keeps what it compiles of every file beside it, so that no later start does it again; here even where
+    PYTHONDONTWRITEBYTECODE says otherwise, as in many containers.
+    """
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command([PYTHON, "-c", f"import {', '.join(LIBRARIES)}"], variables,
+            "what was installed cannot be imported; the lines above say why")
 
 
 # ---- the virtual environment ----
