@@ -422,6 +422,13 @@ class Board {
     return Float32Array.from(legal.flatMap((row) => row.map((ok) => (ok ? 1 / row.filter(Boolean).length : 0))));
   }
 
+  /** {best, kept}: what would be derived at the step shown; where the search has ended there, what it did derive. */
+  derived(kind) {
+    const { result } = this.story;
+    const genes = result && this.records?.count && result.step === this.shownStep && result.genotype.cells[kind];
+    return genes ? asDerived(this.data.cells[kind], genes) : strongest(this.data.cells[kind], this.mix(kind));
+  }
+
   /** The numbers that a search learns; null where the cell is fixed and nothing is searched. */
   alphas(kind) {
     return this.data.fixed ? null : this.records.tensor(`alpha.${kind}`, this.index);

@@ -1,6 +1,7 @@
 /* Part of the board: Plotly figures, filled from the templates of darts_core/view/figures.py. Loaded after board_data.js. */
 
 const CHARTS_EVERY = 450; // milliseconds between two drawings of one chart
+const NAMES = 8; // that find room below one another at the end of the lines
 const HIDDEN_EVERY = 2000; // the same for a chart that is scrolled out of sight: a search may share these processors
 
 let plotlyLoading = null;
@@ -130,7 +131,7 @@ function inked(trace, theme) {
   };
 }
 
-/** Names at the right end of the strongest lines (of all lines, where there are two): colour is never the only sign.
+/** Names at the right end of the lines, of the strongest where there are many: colour is never the only sign.
     On a logarithmic axis Plotly wants the places of annotations as powers of ten. */
 function endLabels(data, axis, theme) {
   const stacked = data[0].stackgroup !== undefined;
@@ -149,12 +150,12 @@ function endLabels(data, axis, theme) {
   const [low, high] = axis.range ?? [Math.min(least, ...values), Math.max(...values)];
   const shown = ends
     .sort((a, b) => b.weight - a.weight)
-    .slice(0, 4)
+    .slice(0, NAMES)
     .sort((a, b) => a.y - b.y);
-  const gap = (high - low || 1) * 0.085;
+  const gap = (high - low || 1) * 0.075;
   for (let i = 1; i < shown.length; i += 1) shown[i].y = Math.max(shown[i].y, shown[i - 1].y + gap);
-  const over = shown.at(-1).y - high;
-  if (over > 0) for (const end of shown) end.y -= over;
+  shown.at(-1).y = Math.min(shown.at(-1).y, high); // and from the top down again what went beyond it
+  for (let i = shown.length - 2; i >= 0; i -= 1) shown[i].y = Math.min(shown[i].y, shown[i + 1].y - gap);
   return shown.map(({ name, y }) => ({
     x: 1,
     xref: "paper",

@@ -209,6 +209,21 @@ function strongest(cell, mix) {
   return { best, kept };
 }
 
+/** The same of a cell that the search itself has derived, perhaps by another rule: its genes, [operation, source] by node. */
+function asDerived(cell, genes) {
+  const best = new Int8Array(cell.edges.length).fill(-1);
+  const kept = new Uint8Array(cell.edges.length);
+  genes.nodes.forEach((node, i) => {
+    for (const [op, source] of node) {
+      const e = cell.edges.findIndex(([from, to]) => from === source && to === cell.inputs + i);
+      if (e < 0 || kept[e]) continue; // of several operations on one edge the first
+      kept[e] = 1;
+      best[e] = cell.ops.indexOf(op);
+    }
+  });
+  return { best, kept };
+}
+
 function bestOp(cell, mix, e) {
   const n = cell.ops.length;
   let best = -1;
@@ -365,7 +380,8 @@ class Story {
   }
 }
 
-/** A line on every chart: {step, text, kind} with kind "edit", "alarm" or "rewind"; null for what changes nothing. */
+/** A line on every chart: {step, text, kind} with kind "edit", "alarm", "rewind" or "stage"; null for what changes
+    nothing. */
 function markOf(event) {
   if (event.type === "applied" && event.accepted && !QUIET.includes(event.kind)) {
     return { step: event.step, text: `${orderWords(event)} at step ${event.step}`, kind: "edit" };
@@ -373,6 +389,9 @@ function markOf(event) {
   if (event.type === "alarm") return { step: event.step, text: `${event.level} at step ${event.step}`, kind: "alarm" };
   if (event.type === "rewound") {
     return { step: event.step, text: `back to epoch ${event.to_epoch} at step ${event.step}`, kind: "rewind" };
+  }
+  if (event.type === "stage_started") {
+    return { step: event.step, text: `stage ${event.stage + 1} begins at step ${event.step}`, kind: "stage" };
   }
   return null;
 }

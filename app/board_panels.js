@@ -389,7 +389,7 @@ function cellPanel(board) {
       if (box.hidden) continue;
       title.hidden = board.cell !== "both";
       const weights = board.mix(kind);
-      const kept = board.show === "derived" && board.records?.count ? strongest(spec, weights).kept : null;
+      const kept = board.show === "derived" && board.records?.count ? board.derived(kind).kept : null;
       ribbon.update({ ...spec, weights, kept, held: board.held(kind), tween, alt: spec.title });
       ribbon.select(board.edge.kind === kind ? board.edge.index : -1);
     }
@@ -409,7 +409,7 @@ function cellPanel(board) {
 
 function caption(cell, { fixed, baseline, text }) {
   const nodes = cell.output.map((state) => cell.states[state].replace("node ", ""));
-  const many = `nodes ${nodes[0]} to ${nodes.at(-1)}`;
+  const many = `nodes ${nodes[0]} ${nodes.length === 2 ? "and" : "to"} ${nodes.at(-1)}`;
   const output = nodes.length < 2 ? `node ${nodes[0]}` : text ? `the mean of ${many}` : `${many} side by side`;
   if (fixed) return `Data flows from left to right, each edge through one operation. The cell's output is ${output}.`;
   if (baseline) {
@@ -573,7 +573,7 @@ function edgePanel(board, chart) {
       say(rows[o].alpha, alphas ? alphas[o].toFixed(3) : "");
       rows[o].row.classList.toggle("db-dim", Boolean(board.op) && board.op !== spec.ops[o]);
     });
-    updateFate(spec, mix, edge);
+    updateFate(kind, spec, edge);
     updateFormula(spec, weights, alphas, whole, edge, legal);
   }
 
@@ -607,8 +607,8 @@ function edgePanel(board, chart) {
     return answered.accepted ? `${words}: applied at step ${answered.step}` : `${words}: refused, ${answered.reason}`;
   }
 
-  function updateFate(spec, mix, edge) {
-    const { best, kept } = strongest(spec, mix);
+  function updateFate(kind, spec, edge) {
+    const { best, kept } = board.derived(kind);
     fate.hidden = !board.records?.count;
     say(fate, kept[edge] ? `would be kept as ${spec.ops[best[edge]]}` : "would be dropped");
   }
@@ -682,15 +682,12 @@ function softmaxFits(weights, alphas, legal, temperature) {
 /** Edges down, operations across: strength of colour is the weight, a ring what would be derived. */
 function heatPanel(board) {
   const grids = make("div", { class: "db-heats" });
+  const about = make("p", { class: "db-about" });
   const el = make(
     "section",
     { class: "db-card", "data-chart": "heat" },
     make("h3", {}, "All edges at a glance"),
-    make(
-      "p",
-      { class: "db-about" },
-      "One row per edge; the stronger the colour, the larger the weight. A ring: what derivation would keep.",
-    ),
+    about,
     grids,
   );
   let shown = "";
@@ -732,11 +729,13 @@ function heatPanel(board) {
       shown = board.kindsShown.join();
       build();
     }
+    let hatched = false;
     for (const { kind, spec, cells } of maps) {
       const mix = board.mix(kind);
-      const { best, kept } = strongest(spec, mix);
+      const { best, kept } = board.derived(kind);
       const n = spec.ops.length;
       const shut = spec.edges.map((_, e) => board.legal(kind, e, board.records?.count ? board.shownStep : Infinity));
+      hatched ||= shut.some((row) => !row.every(Boolean));
       cells.forEach((cell, i) => {
         const e = Math.floor(i / n);
         cell.box.classList.toggle("db-shut", !shut[e][i % n]);
@@ -750,6 +749,8 @@ function heatPanel(board) {
         cell.box.classList.toggle("db-dim", Boolean(board.op) && board.op !== cell.op);
       });
     }
+    const words = "One row per edge; the stronger the colour, the larger the weight. A ring: what derivation would keep.";
+    say(about, hatched ? `${words} Hatched: not allowed on that edge.` : words);
   }
 
   return { el, update };
@@ -805,7 +806,7 @@ function metricsTable(board) {
 function weightsTable(board, kind) {
   const spec = board.data.cells[kind];
   const mix = board.mix(kind);
-  const { best, kept } = strongest(spec, mix);
+  const { best, kept } = board.derived(kind);
   const n = spec.ops.length;
   const head = make(
     "thead",

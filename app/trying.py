@@ -9,13 +9,13 @@ from collections.abc import Callable
 import streamlit as st
 
 from app import process
+from app.cell_picture import cell_picture
 from app.choose import trouble
-from app.words import escaped, in_words
+from app.words import escaped
 from darts_core import runs
 from darts_core.errors import BadInput
 from darts_core.genotype import Genotype
 from darts_core.runs import derived
-from darts_core.view import svg
 
 TITLE = "Perturbation (DARTS-PT)"
 DOC = (
@@ -62,7 +62,7 @@ def perturbation(reader: runs.RunReader, epoch: int | None, searched: bool, agai
     genes = [gene for cell in found.genotype.cells.values() for node in cell.nodes for gene in node]
     skips = sum(gene.op == "skip_connect" for gene in genes)
     st.text(f"{len(genes)} edges, {skips} of them skip. {against(found.genotype)}")
-    st.image(svg.genotype_svg(found.genotype), width="stretch", alt=in_words(found.genotype))
+    cell_picture(found.genotype, "lab-perturbation")
     st.caption(
         f"From the checkpoint after {found.epoch} epochs (step {found.step:,}). The supernet's accuracy on the images "
         f"of the alphas: {100 * found.accuracy:.1f} % whole, {100 * found.after:.1f} % with this cell alone."

@@ -165,8 +165,9 @@ def result(events: Sequence[Mapping[str, Any]], fixed: bool = False) -> list[str
         return [trained_alone(ends[-1])]
     if epoch is not None and not fixed:
         found = epoch["collapse"]
+        cell = "normal cell" if "normal" in epoch["genotype"]["cells"] else "cell"
         said.append(
-            f"{found['derived_skips']} of {found['derived_edges']} edges of the derived normal cell are skip "
+            f"{found['derived_skips']} of {found['derived_edges']} edges of the derived {cell} are skip "
             f"connections ({found['level']})."
         )
     trained = tables.trained(events)

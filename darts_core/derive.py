@@ -199,7 +199,7 @@ THRESHOLD = 0.5
 RULES: Mapping[str, Rule] = {
     "top2": Rule(
         "Top two (the paper)",
-        "Per node the two edges whose best operation weighs most; none is no candidate.",
+        "Per node the two edges (a recurrent cell: the one) whose best operation weighs most; none is no candidate.",
         "DARTS, section 2.4",
         lambda _: top_two,
     ),

@@ -127,7 +127,7 @@ def test_a_finished_search_shows_its_cell_numbers_and_downloads(folder: Path) ->
     test = page()
     text = said(test)
     assert "finished" in text and "93.1 % on test images" in text and "2 random cells" in text
-    assert len(test.get("image")) == 1
+    assert len(test.get("image")) == 2, "the cell lying, and upright for a narrow page"
     test.session_state["panel-Download"] = True
     test.run()
     titles = {button.proto.label for button in test.get("download_button")}

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -19,6 +19,8 @@ from darts_core.events import short
 from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.space import KNOWN_OPS, SPACES, CellSpec, SearchSpace, conv_cell, space_named
 from darts_core.view import dot, figures, layout, palette, svg, tables
+from darts_core.view.layout import BOX, derived_layout
+from darts_core.zoo import published
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "<script>alert(1)</script> & \"quoted\" 'twice' \x00\x0b"
@@ -202,13 +204,14 @@ def test_a_mix_that_cannot_be_drawn_is_refused(space: SearchSpace, mix: np.ndarr
         svg.mix_svg(space.cells["normal"], mix)
 
 
+@pytest.mark.parametrize("upright", [False, True])
 @pytest.mark.parametrize("seed", range(12))
-def test_the_labels_of_a_derived_cell_lie_on_nothing_else(space: SearchSpace, seed: int) -> None:
+def test_the_labels_of_a_derived_cell_lie_on_nothing_else(space: SearchSpace, seed: int, upright: bool) -> None:
     random = np.random.default_rng(seed)
     mixes = {kind: random.dirichlet(np.ones(8), 14) for kind in space.cells}
     found = derive.derive(space, mixes)
     for kind in found.cells:
-        root = ET.fromstring(svg.genotype_svg(found, kinds=[kind]))
+        root = ET.fromstring(svg.genotype_svg(found, kinds=[kind], upright=upright))
         rounded = [rect for rect in root.iter(f"{SVG}rect") if rect.get("rx") in ("13", "10")]
         boxes = [tuple(float(rect.get(k, "nan")) for k in ("x", "y", "width", "height")) for rect in rounded]
         assert len(boxes) == 8 + 6 + 1, "a label per gene, a box per state, one for the output"
@@ -216,9 +219,21 @@ def test_the_labels_of_a_derived_cell_lie_on_nothing_else(space: SearchSpace, se
             assert x + w <= a or a + c <= x or y + h <= b or b + d <= y
 
 
+@pytest.mark.parametrize("name", ["DARTS_V1", "DARTS_V2", "PC_DARTS_cifar", "AmoebaNet", "DARTS_V2_RNN"])
+def test_an_upright_cell_flows_downwards_and_is_hardly_wider_than_a_telephone(name: str) -> None:
+    genotype = published(name).genotype
+    assert float(ET.fromstring(svg.genotype_svg(genotype, upright=True)).get("width", "nan")) < 520
+    for genes in genotype.cells.values():
+        drawn = derived_layout(genes, BOX, 140.0, upright=True)
+        for _, points in drawn.lines:
+            assert all(above[1] <= below[1] for above, below in pairwise(points))
+        assert max(y for _, y in drawn.states) < drawn.output[1] <= drawn.height
+
+
 def test_a_node_without_genes_and_one_with_many_can_be_drawn() -> None:
     genes = CellGenes(((), (Gene("skip_connect", 0), Gene("sep_conv_3x3", 1), Gene("none", 2))), (2, 3))
-    ET.fromstring(svg.genotype_svg(Genotype("fair", {"normal": genes})))
+    for upright in (False, True):
+        ET.fromstring(svg.genotype_svg(Genotype("fair", {"normal": genes}), upright=upright))
     assert "sep_conv_3x3" in dot.genotype_dot(Genotype("fair", {"normal": genes}))
 
 
@@ -312,13 +327,24 @@ def test_changes_of_the_derived_cell_are_where_neighbours_differ(space: SearchSp
         assert (int(steps["step"][i]) in changes) == (genes(i) != genes(i - 1))
 
 
-def test_marks_are_the_edits_that_took_effect_and_the_alarms(events: list[dict]) -> None:
+def test_marks_are_the_edits_that_took_effect_the_alarms_and_new_stages(events: list[dict]) -> None:
     refused = applied(400, "a_lr", 9.0, 100) | {"accepted": False}
     paused = applied(401, "", 0, 101) | {"kind": "pause"}
-    found = tables.marks([*events, refused, paused])
+    stage = {"n": 102, "time": 0.0, "type": "stage_started", "stage": 1, "step": 402, "reason": "a deeper net"}
+    found = tables.marks([*events, refused, paused, stage])
+    assert found[-1] == tables.Mark(402, "stage 2 begins at step 402", "stage")
     assert [mark.text for mark in found if mark.kind == "edit"] == ["a_lr = 0.01 at step 378"]
     assert [mark.kind for mark in found].count("alarm") == sum(event["type"] == "alarm" for event in events) > 0
     assert [mark.step for mark in found] == sorted(mark.step for mark in found)
+
+
+def test_a_run_on_text_is_told_in_perplexities_and_one_on_images_in_accuracies() -> None:
+    def told(accuracy: float, **metrics: float) -> dict:
+        return {"type": "trained", "role": "derived", "accuracy": accuracy, "test_accuracy": None, "metrics": metrics}
+
+    text = [told(0.5, valid_perplexity=5.0, test_perplexity=4.0), told(0.6, valid_perplexity=6.0)]
+    assert tables.perplexities(text) == {"derived": tables.Spread(5.0, 4.0, 6.0, 2)}
+    assert tables.perplexities([told(0.9)]) == {} and tables.trained([told(0.9)])["derived"].mean == 0.9
 
 
 def test_values_of_settings_are_short() -> None:
@@ -420,7 +446,6 @@ def test_the_perplexity_chart_draws_the_floor_that_steps_record() -> None:
 
 def test_a_recurrent_cells_picture_says_how_its_output_is_made() -> None:
     from darts_core.view.svg import genotype_svg
-    from darts_core.zoo import published
 
     svg = genotype_svg(published("DARTS_V2_RNN").genotype, "V2")
     assert "mean of the states" in svg and "sigmoid" in svg and "c_{k-2}" not in svg
@@ -430,7 +455,6 @@ def test_a_recurrent_cell_gives_its_hidden_state_and_others_c_k() -> None:
     from darts_core.view.dot import genotype_dot
     from darts_core.view.svg import genotype_svg
     from darts_core.view.tikz import genotype_tikz
-    from darts_core.zoo import published
 
     for name, gives_h in (("DARTS_V2_RNN", True), ("DARTS_V2", False)):
         cell = published(name).genotype

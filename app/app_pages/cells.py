@@ -10,10 +10,11 @@ from typing import Any
 import streamlit as st
 
 from app import choose, stream
+from app.cell_picture import cell_picture
 from app.lecture import reasons as reason_component
 from app.live import ending
 from app.trying import perturbation
-from app.words import escaped, in_sentences, in_words, percent
+from app.words import escaped, in_sentences, percent
 from darts_core import runs
 from darts_core.config import EVALUATE, SearchConfig, catalogue
 from darts_core.cost import RULE, costs_of, image_of
@@ -21,7 +22,7 @@ from darts_core.derive import PERTURBATION, RULES, SKIPS, THRESHOLD, derive_by, 
 from darts_core.errors import BadInput
 from darts_core.export import EXPORTS, Format, export
 from darts_core.genotype import Genotype
-from darts_core.view import explain, svg, tables
+from darts_core.view import explain, tables
 from darts_core.view.compare import cell_changes
 from darts_core.view.lecture import reason_cards
 from darts_core.view.palette import KIND_TITLES
@@ -87,8 +88,7 @@ def controls(run: Recorded) -> tuple[int, str, float]:
 
 
 def show_picture(genotype: Genotype) -> None:
-    with st.container(key="cell-picture"):
-        st.image(svg.genotype_svg(genotype), width="stretch", alt=in_words(genotype))
+    cell_picture(genotype, "shown")
     with st.expander("The same in words"):
         for sentence in in_sentences(genotype):
             st.text(sentence)
@@ -183,8 +183,9 @@ def lab(run: Recorded, step: int) -> None:
                 continue
             genes = [gene for cell in genotype.cells.values() for node in cell.nodes for gene in node]
             skips = sum(gene.op in SKIPS for gene in genes)
-            st.text(f"{len(genes)} edges, {skips} of them skip. {against(reference, genotype, name)}")
-            st.image(svg.genotype_svg(genotype), width="stretch", alt=in_words(genotype))
+            word = "identity" if "recurrent" in genotype.cells else "skip"
+            st.text(f"{len(genes)} edges, {skips} of them {word}. {against(reference, genotype, name)}")
+            cell_picture(genotype, f"lab-{name}")
     with columns[len(RULES) % 2].container(border=True):
         reader = stream.feed(run.name).reader
         ended = [event["epoch"] + 1 for event in run.events if event["type"] == "epoch" and event["step"] <= step]
@@ -216,7 +217,12 @@ def cost(run: Recorded, genotype: Genotype) -> None:
     parts = costs_of(run.space, config, image, search=False) if config and image else None
     whole = costs_of(run.space, config, image, search=True) if config and image else None
     if parts is None or whole is None:
-        st.caption("Not counted for this space or these images.")
+        made = [event for event in run.events if event["type"] == "trained" and event["role"] == "derived"]
+        if made:
+            st.text(
+                f"Trained from scratch, this search's cell makes a network of {made[-1]['parameters']:,} parameters."
+            )
+        st.caption("What each operation costs is not counted in this space, or not for these data.")
         return
     cell = parts.of({kind: one_hot(spec, genotype.cells[kind]) for kind, spec in run.space.cells.items()})
     shown = [("With this cell", cell), ("The supernet, all operations", whole.whole())]
@@ -229,7 +235,8 @@ def cost(run: Recorded, genotype: Genotype) -> None:
 def numbers(run: Recorded, genotype: Genotype, events: Sequence[Mapping[str, Any]]) -> None:
     """What the cell is worth and what cutting cost."""
     cost(run, genotype)
-    trained = tables.trained(events)
+    read = tables.perplexities(events)  # of a network for text; others name images
+    trained = read or tables.trained(events)
     gap = [
         ("Supernet", "supernet", "all operations mixed"),
         ("Cut at once", "pruned", "only the derived edges, same weights"),
@@ -241,12 +248,13 @@ def numbers(run: Recorded, genotype: Genotype, events: Sequence[Mapping[str, Any
     if not shown:
         st.caption("This run did not train its cell again, so what cutting cost is not known.")
     for column, (title, spread, about) in zip(st.columns(max(1, len(shown))), shown, strict=False):
-        column.metric(title, percent(spread.mean, 1), help=about)
+        column.metric(title, f"{spread.mean:.2f}" if read else percent(spread.mean, 1), help=about)
         column.caption(about)
     if shown:
+        what = "Perplexity on the test text, lower is better." if read else "Accuracy on test images where measured."
         st.caption(
-            "Accuracy on test images where they were measured. From the first number to the second: what cutting all "
-            "but the derived operations costs before any training. It is of the cell that the search ended with."
+            f"{what} From the first number to the second: what cutting all but the derived operations costs before any "
+            "training. It is of the cell that the search ended with."
         )
     rows = []
     for kind, cell in genotype.cells.items():

@@ -9,14 +9,15 @@ from typing import Any
 import streamlit as st
 
 from app import choose, stream
+from app.cell_picture import cell_picture
 from app.contest import contests
 from app.lecture import lecture
-from app.words import described, escaped, in_words
+from app.words import described, escaped
 from darts_core import runs
 from darts_core.derive import derive
 from darts_core.errors import BadInput
 from darts_core.genotype import Genotype
-from darts_core.view import compare, svg
+from darts_core.view import compare
 from darts_core.view.figures import Line, comparison, ranks
 from darts_core.view.lecture import lecture_data
 from darts_core.view.palette import DASHES, KIND_TITLES, RUN_COLOURS, colour
@@ -163,7 +164,8 @@ def cells(found: Sequence[Recorded]) -> None:
     with st.expander("Pictures of the cells"):
         columns = st.columns(min(3, len(derived)))
         for i, (name, cell) in enumerate(derived.items()):
-            columns[i % len(columns)].image(svg.genotype_svg(cell, name), width="stretch", alt=in_words(cell))
+            with columns[i % len(columns)]:
+                cell_picture(cell, str(i), name)
 
 
 def several_seeds(infos: Mapping[str, Mapping[str, Any]], known: Mapping[str, runs.Summary]) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 import streamlit as st
 
 from app import choose, notes, stream
+from app.cell_picture import cell_picture
 from app.words import STATES, escaped
 from darts_core import runs
 from darts_core.derive import SKIPS
 from darts_core.errors import BadInput
 from darts_core.genotype import Genotype
 from darts_core.view.recipe import reproduction
-from darts_core.view.svg import genotype_svg
 from darts_core.view.tables import family
 
 ROOT = runs.runs_root()
@@ -174,8 +174,7 @@ def last_cell(name: str) -> None:
         told = stream.feed(name).told()
         found = next((event for event in reversed(told) if event["type"] in ("result", "epoch")), None)
         if found is not None and found["genotype"]:
-            drawn = genotype_svg(Genotype.from_json(found["genotype"], name))
-            st.image(drawn, width=420, alt=f"Derived cell of {name}")
+            cell_picture(Genotype.from_json(found["genotype"], name), "last")
     except BadInput as problem:
         choose.trouble(problem)
 

@@ -12,9 +12,10 @@ from typing import Any
 import streamlit as st
 
 from app import process, stream
+from app.cell_picture import cell_picture
 from app.choose import trouble
 from app.live.starting import show
-from app.words import escaped, in_words, sentence
+from app.words import escaped, sentence
 from darts_core import runs
 from darts_core.config import EVALUATE
 from darts_core.errors import BadInput
@@ -97,18 +98,15 @@ def newest_cell(events: Events) -> Mapping[str, Any] | None:
     return next((event for event in reversed(events) if event["type"] in ("result", "epoch")), None)
 
 
-def drawing(name: str, found: Mapping[str, Any]) -> None:
+def drawing(name: str, found: Mapping[str, Any], key: str = "ended") -> None:
     """The cell of an event as a picture."""
-    try:
-        genotype = Genotype.from_json(found["genotype"], name)
-        picture = svg.genotype_svg(genotype)
-    except BadInput as problem:
-        trouble(problem)
-        return
     epochs = found.get("epoch", 0) + 1
     title = "The cell" if found["type"] == "result" else f"The cell after {epochs} epoch{'s' if epochs > 1 else ''}"
     st.subheader(title, anchor=False)
-    st.image(picture, width="stretch", alt=in_words(genotype))
+    try:
+        cell_picture(Genotype.from_json(found["genotype"], name), key)
+    except BadInput as problem:
+        trouble(problem)
 
 
 def cell_so_far(name: str) -> None:
@@ -118,7 +116,7 @@ def cell_so_far(name: str) -> None:
         st.caption("There is a first cell after the first epoch.")
         return
     if found["type"] == "epoch":
-        drawing(name, found)
+        drawing(name, found, "so-far")
     downloads(name, found["genotype"])
     more = "More formats, and a report in one file"
     st.page_link("app_pages/cells.py", label=more, icon=":material/hub:", query_params={"run": name})

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from darts_core.config import settings_of
+from darts_core.config import SETTINGS, settings_of
 from darts_core.derive import skip_of
 from darts_core.errors import BadInput
 from darts_core.events import short
@@ -130,9 +130,11 @@ def computed_apart(infos: Mapping[str, Info]) -> str:
 
 
 def _apart(infos: Mapping[str, Info]) -> dict[str, dict[str, Any]]:
-    """Setting -> run -> value, of the settings that are not equal in all runs."""
+    """Setting -> run -> value, of the settings that are not equal in all runs. One that an earlier version did not know
+    has its default there."""
     keys = dict.fromkeys(key for info in infos.values() for key in info["config"])
-    found = {key: {name: info["config"].get(key) for name, info in infos.items()} for key in keys}
+    usual = {key: SETTINGS[key].default if key in SETTINGS and key not in COMPUTED else None for key in keys}
+    found = {key: {name: info["config"].get(key, usual[key]) for name, info in infos.items()} for key in keys}
     return {key: runs for key, runs in found.items() if len({json.dumps(value) for value in runs.values()}) > 1}
 
 

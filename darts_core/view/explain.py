@@ -50,7 +50,7 @@ class Reason:
         if self.rival:
             near = " That is a near tie: a little more training could swap them." if self.edge_margin < NEAR else ""
             told.append(
-                f"Only so many edges into {self.target} are kept. The strongest of those dropped, from {self.rival}, "
+                f"Not every edge into {self.target} is kept. The strongest of those dropped, from {self.rival}, "
                 f"is {_points(self.edge_margin)} behind.{near}"
             )
         about = "" if self.exact else "about "

@@ -189,6 +189,7 @@ def layered(
     across: float = 30.0,
     between: float = 14.0,
     last: int | None = None,
+    ranks: Sequence[int] | None = None,
 ) -> Layers:
     """Draw a directed acyclic graph in columns (Sugiyama et al. 1981): rank, order, then place; always the same result.
 
@@ -197,8 +198,9 @@ def layered(
         links: pairs of items; a link over several columns gets a lane of its own in each of them.
         across, between: free space from column to column, and between neighbours in a column.
         last: an item that is to stand alone in the last column.
+        ranks: column of each item, links going from lower to higher ones; None: as far left as the links allow.
     """
-    ranks = _ranks(len(sizes), links, last)
+    ranks = _ranks(len(sizes), links, last) if ranks is None else list(ranks)
     lanes, hops, passed = _lanes(ranks, links)
     sizes = [*sizes, *((0.0, 6.0) for _ in lanes)]
     ranks = [*ranks, *lanes]
@@ -228,12 +230,14 @@ class Derived:
     height: float
 
 
-def derived_layout(genes: CellGenes, box: float, label: float, across: float = 30.0) -> Derived:
+def derived_layout(genes: CellGenes, box: float, label: float, across: float = 30.0, upright: bool = False) -> Derived:
     """States and labels of operations are all items of one layered drawing, so that no label ever lies on a line.
 
     Args:
         box, label: widths of the box of a state, and of the label of an operation.
         across: free space from column to column.
+        upright: for narrow pages, data flows downwards: inputs beside one another, below them one by one the operations
+            that enter node 0, then node 0, and so on to the output.
     """
     states = genes.inputs + len(genes.nodes)
     labels = [(gene.op, gene.source, genes.inputs + node) for node, kept in enumerate(genes.nodes) for gene in kept]
@@ -241,15 +245,36 @@ def derived_layout(genes: CellGenes, box: float, label: float, across: float = 3
     sizes = [(box, 38.0)] * states + [(label, 26.0)] * len(labels) + [(box, 38.0)]
     links = [link for n, (_, s, t) in enumerate(labels) for link in ((s, states + n), (states + n, t))]
     links += [(state, output) for state in genes.output]
-    drawn = layered(sizes, links, across, last=output)
+    if upright:
+        lying = [(height, width) for width, height in sizes]
+        found = layered(lying, links, across * 0.6, between=6.0, ranks=_rows(genes))
+        drawn = Layers(tuple(map(_turned, found.points)), tuple(tuple(map(_turned, r)) for r in found.routes),
+                       found.height, found.width)  # fmt: skip
+    else:
+        drawn = layered(sizes, links, across, last=output)
     at = drawn.points
     lines = []
     for n, ((source, target), route) in enumerate(zip(links, drawn.routes, strict=True)):
+        leaves, enters = (sizes[item][1 if upright else 0] / 2 for item in (source, target))
         (x0, y0), (x1, y1) = at[source], at[target]
-        ends = ((x0 + sizes[source][0] / 2, y0), *route, (x1 - sizes[target][0] / 2, y1))
-        lines.append((labels[n // 2][0] if n < 2 * len(labels) else "", ends))
+        ends = ((x0, y0 + leaves), (x1, y1 - enters)) if upright else ((x0 + leaves, y0), (x1 - enters, y1))
+        lines.append((labels[n // 2][0] if n < 2 * len(labels) else "", (ends[0], *route, ends[1])))
     named = tuple((op, at[states + n]) for n, (op, _, _) in enumerate(labels))
     return Derived(at[:states], at[output], named, tuple(lines), drawn.width, drawn.height)
+
+
+def _turned(point: Point) -> Point:
+    return point[1], point[0]
+
+
+def _rows(genes: CellGenes) -> list[int]:
+    """Row of each state, label and of the output, where data flows downwards: see `derived_layout`."""
+    states, entering, row = [0] * genes.inputs, [], 0
+    for kept in genes.nodes:
+        entering += range(row + 1, row + 1 + len(kept))
+        row += len(kept) + 1
+        states.append(row)
+    return [*states, *entering, row + 1]
 
 
 def _ranks(items: int, links: Sequence[Link], last: int | None) -> list[int]:

@@ -102,7 +102,7 @@ function mountLecture(host, data, onMove = () => {}) {
     runs = data.runs.map(unpacked).filter((run) => run.steps.length);
     const kinds = [...new Set(runs.flatMap((run) => Object.keys(run.cells)))];
     kind = kinds.includes(kind) ? kind : (kinds[0] ?? null);
-    pickers.hidden = kinds.length < 2;
+    pickers.hidden = !runs.some((run) => Object.keys(run.cells).length > 1); // else there is nothing to choose
     pickers.replaceChildren(
       ...kinds.map((name) =>
         make("button", { type: "button", class: "lc-button", "data-kind": name, onclick: () => pickKind(name) }, name),
@@ -202,11 +202,10 @@ function mountLecture(host, data, onMove = () => {}) {
     for (const button of pickers.children) button.setAttribute("aria-pressed", String(button.dataset.kind === kind));
     for (const run of runs) {
       const i = indexAt(run, position);
-      const cell = run.cells[kind];
-      run.ribbonHost.hidden = !cell;
-      if (!cell) continue;
-      const kept = derived ? keptAt(run, kind, i) : null;
-      run.ribbon.update({ ...cell, weights: weightsAt(run, kind, i), kept, tween: 0, alt: `${run.title}: ${cell.title}` });
+      const own = run.cells[kind] ? kind : Object.keys(run.cells)[0]; // of another space: a cell that it has
+      const cell = run.cells[own];
+      const kept = derived ? keptAt(run, own, i) : null;
+      run.ribbon.update({ ...cell, weights: weightsAt(run, own, i), kept, tween: 0, alt: `${run.title}: ${cell.title}` });
       run.ribbon.select(data.charts.length && edge < cell.edges.length ? edge : -1);
       const later = coordinate(run, 0) > position + 1e-9 ? "begins later; " : "";
       const meter = run.meter;

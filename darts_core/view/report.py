@@ -190,16 +190,19 @@ ROLES = {
 
 
 def _worth(events: Sequence[Mapping[str, Any]]) -> list[str]:
-    trained = tables.trained(events)
-    rows = []
-    for role, words in ROLES.items():
-        if role in trained:
-            mean, low, high, count = (getattr(trained[role], name) for name in ("mean", "low", "high", "count"))
-            rows.append([words, f"{100 * mean:.1f} %", f"{100 * low:.1f} to {100 * high:.1f} %", str(count)])
+    read = tables.perplexities(events)  # of a network for text; others name images
+    trained = read or tables.trained(events)
+    write = (lambda value: f"{value:.2f}") if read else (lambda value: f"{100 * value:.1f} %")
+    rows = [
+        [words, write(found.mean), f"{write(found.low)} to {write(found.high)}", str(found.count)]
+        for role, words in ROLES.items()
+        if (found := trained.get(role))
+    ]
     if not rows:
         return []
-    head = ("network", "accuracy, mean", "range", "trainings")
-    said = ["<h2>What it is worth</h2>", _paragraph("On test images where they were measured."), _table(head, rows)]
+    head = ("network", "perplexity, mean" if read else "accuracy, mean", "range", "trainings")
+    on = "On the test text; lower is better." if read else "On test images where they were measured."
+    said = ["<h2>What it is worth</h2>", _paragraph(on), _table(head, rows)]
     ends = [line["summary"] for line in events if line["type"] == "finished"]
     if ends and "multiply_adds" in ends[-1]:
         size, adds, wait = (ends[-1].get(name, 0) for name in ("parameters", "multiply_adds", "latency_ms"))

@@ -7,6 +7,7 @@ from outside is escaped. `ribbon.js` draws the same bands on pages; a test holds
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
@@ -24,6 +25,8 @@ SAMPLES = 37  # points along a ribbon
 SEAM = 0.1  # bands overlap by this much, so that no light shines between them
 THIN = 0.015  # bands below this thickness, a thousandth of the ribbon, are left out
 FADED = 0.16  # opacity of edges that derivation drops
+LEAST = 640.0  # width of a derived cell that lies, so that pages do not blow a small one up
+LYING_TEXT, UPRIGHT_TEXT = 100, 54  # characters in a line of text below a derived cell
 
 # ---------------------------------------------------------------------------------------------- a mix, drawn as ribbons
 
@@ -121,11 +124,12 @@ def edge_sentence(cell: CellSpec, edge: int, weights: Sequence[float]) -> str:
 # ----------------------------------------------------------------------------------------------------- a derived cell
 
 
-def genotype_svg(genotype: Genotype, title: str = "", kinds: Sequence[str] | None = None) -> str:
+def genotype_svg(genotype: Genotype, title: str = "", kinds: Sequence[str] | None = None, upright: bool = False) -> str:
     """The derived cells one below the other: boxes for states, and on each kept edge its operation.
 
     Args:
         kinds: which cells, in this order; None: all of them.
+        upright: data flows downwards, for narrow pages.
 
     Raises:
         BadInput: a kind or an operation is unknown.
@@ -136,42 +140,46 @@ def genotype_svg(genotype: Genotype, title: str = "", kinds: Sequence[str] | Non
     for kind in genotype.cells if kinds is None else kinds:
         if kind not in genotype.cells:
             raise BadInput("drawing", "kind", f"there is no {kind!r} cell", f"choose from {', '.join(genotype.cells)}")
-        drawn = _derived(genotype.cells[kind], output_name(kind))
+        drawn = _derived(genotype.cells[kind], output_name(kind), upright)
         name = KIND_TITLES.get(kind, kind)
         parts.append(_text(22, y + 24, name, size=15, weight=600))
         parts.append(f'<g transform="translate(22 {y + 40:g})">{drawn.text}</g>')
         y += drawn.height + 40 + 22
         width = max(width, drawn.width + 44)
         used += [gene.op for node in genotype.cells[kind].nodes for gene in node if gene.op not in used]
-    legend = _legend([op for op in OP_MEANING if op in used], width, _reading(genotype))
+    reading = textwrap.wrap(_reading(genotype), UPRIGHT_TEXT if upright else LYING_TEXT)
+    legend = _legend([op for op in OP_MEANING if op in used], width, reading)
     parts.append(f'<g transform="translate(0 {y:g})">{legend.text}</g>')
-    return _document(max(width, legend.width), y + legend.height, title or "Derived cell", "".join(parts))
+    width = max(width, legend.width, 0 if upright else LEAST)
+    return _document(width, y + legend.height, title or "Derived cell", "".join(parts))
 
 
-def _reading(genotype: Genotype) -> tuple[str, ...]:
+def _reading(genotype: Genotype) -> str:
     """How to read the picture, in sentences."""
     if "recurrent" in genotype.cells:
         return (
-            "Each node applies its function to one earlier state and keeps a part of that state as it is;",
-            "the new hidden state h is the mean of the states that lead to it.",
+            "Each node applies its function to one earlier state and keeps a part of that state as it is; the new "
+            "hidden state h is the mean of the states that lead to it."
         )
+    if "chain" in genotype.cells:
+        return "Each block works on what the one before it gives; the last one's output is that of the chain, c_{k}."
     if any(genes.inputs == 1 for genes in genotype.cells.values()):
-        return ("A node adds up what reaches it; the last node is the cell's output c_{k}.",)
+        return "A node adds up what reaches it; the last node is the cell's output c_{k}."
     return (
-        "c_{k-2} and c_{k-1} are the outputs of the two cells before. A node adds up what reaches it;",
-        "the cell's output c_{k} is its nodes side by side.",
+        "c_{k-2} and c_{k-1} are the outputs of the two cells before. A node adds up what reaches it; the cell's "
+        "output c_{k} is its nodes side by side."
     )
 
 
-def _derived(genes: CellGenes, output: tuple[str, str]) -> _Drawing:
+def _derived(genes: CellGenes, output: tuple[str, str], upright: bool) -> _Drawing:
     """`output`: the name of what the cell hands on, and its subscript."""
     ops = {gene.op for node in genes.nodes for gene in node}
     pill = max([_pill_width(op) for op in ops], default=0.0)
-    drawn = derived_layout(genes, BOX, pill)
+    drawn = derived_layout(genes, BOX, pill, upright=upright)
     lines = []
     for op, points in drawn.lines:
         paint, thick = (colour(op), 3.5) if op else (LINE, 1.5)
-        lines.append(f'<path d="{_smooth(points)}" fill="none" stroke="{paint}" stroke-width="{thick}"/>')
+        lines.append(f'<path d="{_smooth(points, upright)}" fill="none" stroke="{paint}" stroke-width="{thick}"/>')
     pills = "".join(_pill(op, *at, pill) for op, at in drawn.labels)
     boxes = [_box(Box(*_state(i, genes.inputs), *at, BOX, 38.0)) for i, at in enumerate(drawn.states)]
     boxes.append(_box(Box(*output, *drawn.output, BOX, 38.0)))
@@ -184,12 +192,13 @@ def _state(state: int, inputs: int) -> tuple[str, str]:
     return outside[state] if state < inputs else (str(state - inputs), "")
 
 
-def _smooth(points: Sequence[tuple[float, float]]) -> str:
-    """A curve through the points that is level at each of them."""
+def _smooth(points: Sequence[tuple[float, float]], upright: bool) -> str:
+    """A curve through the points that is level at each of them; `upright`: plumb."""
     d = f"M{points[0][0]:.1f},{points[0][1]:.1f}"
     for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
-        half = (x1 - x0) / 2
-        d += f"C{x0 + half:.1f},{y0:.1f} {x1 - half:.1f},{y1:.1f} {x1:.1f},{y1:.1f}"
+        half = (y1 - y0) / 2 if upright else (x1 - x0) / 2
+        bends = (x0, y0 + half, x1, y1 - half) if upright else (x0 + half, y0, x1 - half, y1)
+        d += "C{:.1f},{:.1f} {:.1f},{:.1f} {:.1f},{:.1f}".format(*bends, x1, y1)
     return d
 
 
@@ -249,7 +258,7 @@ def _title(title: str) -> _Drawing:
 
 def _legend(ops: Sequence[str], width: float, lines: Sequence[str] = ()) -> _Drawing:
     """Colour, name and meaning of each operation, in as many columns as fit."""
-    column = 320.0
+    column = max([320.0, *(46 + 6.4 * len(f"{op}  {OP_MEANING.get(op, '')}") for op in ops)])
     columns = max(1, int(width // column))
     parts = []
     for n, op in enumerate(ops):
@@ -264,7 +273,7 @@ def _legend(ops: Sequence[str], width: float, lines: Sequence[str] = ()) -> _Dra
     for n, line in enumerate(lines):
         parts.append(f'<text x="22" y="{y + 6 + 18 * n}" font-size="12" fill="{MUTED}">{_lowered(line)}</text>')
     longest = max([6.3 * len(line) for line in lines], default=0.0)
-    return _Drawing("".join(parts), max(column, longest) + 44, y + 18 * len(lines) + 4)
+    return _Drawing("".join(parts), max(column * min(columns, len(ops)), longest + 44), y + 18 * len(lines) + 4)
 
 
 def _document(width: float, height: float, title: str, body: str) -> str:

@@ -26,7 +26,10 @@ QUIET = ("pause", "resume", "step", "checkpoint")  # orders that change nothing 
 
 
 class Mark(NamedTuple):
-    """Something that happened at a step and that every chart shows as a line: an "edit", an "alarm" or a "rewind"."""
+    """Something that happened at a step and that every chart shows as a line.
+
+    Kinds: "edit", "alarm", "rewind", and "stage" for the beginning of a new one.
+    """
 
     step: int
     text: str
@@ -122,7 +125,7 @@ def probes(events: Events) -> dict[str, np.ndarray]:
 
 
 def marks(events: Events) -> list[Mark]:
-    """Applied orders that change the search, collapse alarms, and returns to an earlier epoch."""
+    """Applied orders that change the search, collapse alarms, returns to an earlier epoch, and new stages."""
     found = []
     for event in events:
         if event["type"] == "applied" and event["accepted"] and event["kind"] not in QUIET:
@@ -132,6 +135,8 @@ def marks(events: Events) -> list[Mark]:
             found.append(Mark(event["step"], f"{event['level']} at step {event['step']}", "alarm"))
         elif event["type"] == "rewound":
             found.append(Mark(event["step"], f"back to epoch {event['to_epoch']} at step {event['step']}", "rewind"))
+        elif event["type"] == "stage_started":
+            found.append(Mark(event["step"], f"stage {event['stage'] + 1} begins at step {event['step']}", "stage"))
     return sorted(found, key=lambda mark: mark.step)
 
 
@@ -211,7 +216,7 @@ def derived_changes(steps: np.ndarray, space: SearchSpace) -> list[int]:
 
 @dataclass(frozen=True)
 class Spread:
-    """Validation accuracies (0 to 1) of several trainings."""
+    """What several trainings reached: accuracies (0 to 1), or perplexities."""
 
     mean: float
     low: float
@@ -226,4 +231,19 @@ def trained(events: Events) -> dict[str, Spread]:
         if event["type"] == "trained":
             test = event["test_accuracy"]
             by_role.setdefault(event["role"], []).append(float(event["accuracy"] if test is None else test))
+    return _spreads(by_role)
+
+
+def perplexities(events: Events) -> dict[str, Spread]:
+    """The same of a run on text: perplexities, on the test text if measured. Empty for a run on images."""
+    by_role: dict[str, list[float]] = {}
+    for event in events:
+        if event["type"] == "trained":
+            found = event["metrics"].get("test_perplexity", event["metrics"].get("valid_perplexity"))
+            if found is not None:
+                by_role.setdefault(event["role"], []).append(float(found))
+    return _spreads(by_role)
+
+
+def _spreads(by_role: Mapping[str, Sequence[float]]) -> dict[str, Spread]:
     return {role: Spread(float(np.mean(a)), min(a), max(a), len(a)) for role, a in by_role.items()}
