@@ -20,7 +20,7 @@ from darts_core.drive import branch as make_branch
 from darts_core.drive import new_run, settings_in
 from darts_core.errors import BadInput
 from darts_core.events import CHANGES, KINDS, Order
-from darts_core.flags import Json, Name, Runs, Settings, assignments, seed_numbers, there
+from darts_core.flags import Json, Name, Runs, Settings, assignments, seed_numbers
 from darts_core.legal import ON_EDGES, edge_named, row_after
 from darts_core.reporting import PROGRAM, console, print_runs
 from darts_core.runs import RunReader, RunWriter, free_group, list_runs, runs_root, send_order, trash
@@ -103,7 +103,7 @@ def search(
         config = SearchConfig.from_dict({**_object(config_json), **changes})
     else:
         config = _preset_config(preset or _usual_preset(changes), changes)
-    there(config.path)
+    config.there()
     root = runs_root(runs)
     if seeds is None:
         code = terminal.run(new_run(root, name, config, sys.argv), config, as_json, quiet=config_json == "-")
@@ -281,7 +281,7 @@ def cost(
         config = SearchConfig.from_dict({**_object(config_json), **changes})
     else:
         config = _preset_config(preset, changes)
-    measured = calibrate(config)
+    measured = calibrate(config.there())
     if as_json:
         print(json.dumps(measured.to_json()))
         return

@@ -412,6 +412,19 @@ class SearchConfig:
             return Genotype.from_json(io.loads(text.encode(), "genotype"), "genotype")
         return published(text).genotype
 
+    def there(self) -> SearchConfig:
+        """Itself, if its data can be there: what is refused here leaves no run folder behind.
+
+        Raises:
+            BadInput: a path is missing that the data set needs, or leads nowhere.
+        """
+        needs = catalogue()["datasets"][self.dataset].get("needs", "")
+        if needs and not self.path:
+            raise BadInput(HERE, "path", f"data set {self.dataset} needs one", needs)
+        if self.path and not Path(self.path).expanduser().exists():
+            raise BadInput(self.path, "path", "is not there", "give an existing folder or file")
+        return self
+
     @property
     def of_text(self) -> bool:
         """Is this about a recurrent cell, on text?"""

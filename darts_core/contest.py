@@ -85,7 +85,7 @@ def plan(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Every search of the comparison, settings and all. Times each method where the budget is in seconds."""
-    base = preset_named(preset).config(**{**changes, "seed": seeds[0]})
+    base = preset_named(preset).config(**{**changes, "seed": seeds[0]}).there()
     entries = {}
     for label, wanted in methods.items():
         own = options_of(base.strategy, base.parts if "parts" in wanted else "")

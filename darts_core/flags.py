@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -48,9 +47,3 @@ def seed_numbers(text: str) -> list[int]:
     if not numbers or len(numbers) > 1000 or min(numbers) < 0:
         raise BadInput("command line", "--seeds", f"{text[:40]!r} names no seeds", "write 0-4, or 0,3,7")
     return numbers
-
-
-def there(path: str) -> None:
-    """Refuse a path that is not there before a run folder is made."""
-    if path and not Path(path).expanduser().exists():
-        raise BadInput(path, "path", "is not there", "give an existing folder or file")

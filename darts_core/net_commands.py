@@ -30,7 +30,7 @@ from darts_core.evaluation import (
     measure_of,
     settings_from,
 )
-from darts_core.flags import Json, Runs, assignments, seed_numbers, there
+from darts_core.flags import Json, Runs, assignments, seed_numbers
 from darts_core.genotype import Genotype
 from darts_core.reporting import console
 from darts_core.runs import RunReader, free_group, runs_root
@@ -87,8 +87,7 @@ def evaluate(
     changes = {**given, **{k: v for k, v in flags.items() if v is not None}, **assignments(set_)}
     if dataset is not None and path is None and dataset != given.get("dataset"):
         changes.pop("path", None)
-    config = evaluation_config(preset, cell, label, changes)
-    there(config.path)
+    config = evaluation_config(preset, cell, label, changes).there()
     if size is not None:
         from darts_core.evaluate import matched
 
@@ -199,7 +198,7 @@ def select(
         raise unknown("select", "train", train, EVALUATIONS)
     flags = {key: value for key, value in (("dataset", dataset), ("path", path)) if value is not None}
     alone = {"retrain_epochs": 0, "random_cells": 0}  # what is trained here is trained below
-    config = preset_named(preset).config(**{**alone, **flags, **assignments(set_)})
+    config = preset_named(preset).config(**{**alone, **flags, **assignments(set_)}).there()
     of_text = config.of_text and train == "quick"  # as `evaluation_config` takes it
     whole = full or EVALUATIONS["text" if of_text else train].config().epochs
     plan = selection.Plan(

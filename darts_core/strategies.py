@@ -126,13 +126,16 @@ def catalogue() -> dict[str, Any]:
         }
         for name, part in PARTS.items()
     }
-    datasets = {name: {"kind": "images", "doc": source.doc} for name, source in DATASETS.items()}
-    texts = {name: {"kind": "text", "doc": source.doc} for name, source in TEXTS.items()}
+    datasets = {
+        name: {"kind": kind, "doc": source.doc, **({"needs": source.needs} if source.needs else {})}
+        for kind, sources in (("images", DATASETS), ("text", TEXTS))
+        for name, source in sources.items()
+    }
     return {
         "strategies": methods,
         "parts": parts,
         "training": {"doc": _first_line(training), "options": _unsteered(options(training))},
-        "datasets": {**datasets, **texts},
+        "datasets": datasets,
     }
 
 

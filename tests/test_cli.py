@@ -178,6 +178,25 @@ def test_bad_images_are_one_sentence(tmp_path: Path, case: str, capsys: pytest.C
     assert status.state == "failed" and status.message in err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("search", "--preset", "ptb"), ("search", "--preset", "wt2", "--path", "nowhere"), ("cost", "--preset", "wt2"),
+        ("search", "--dataset", "folder"), ("evaluate", "--preset", "ptb", "--genotype", "DARTS_V2_RNN"),
+        ("compare", "--preset", "ptb"), ("select", "--preset", "wt2", "--name", "best"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_data_that_cannot_be_there_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DARTS_RUNS", str(tmp_path / "runs"))
+    assert run(*words) == 2
+    said = capsys.readouterr().err
+    assert ("needs one; " in said and "set path to" in said) or "nowhere: path: is not there" in said
+    assert said.count("\n") == 1 and not (tmp_path / "runs").exists()
+
+
 def test_nan_loss_is_one_sentence_and_the_run_can_be_branched(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         "--set",
@@ -265,13 +284,13 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "darts_core"]
     words = [*command, "search", *QUICK, "--set", "epochs=25", "--name", "long", "--runs", str(tmp_path)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while time.monotonic() < end and not (
         (tmp_path / "long" / "run.json").is_file() and RunReader(tmp_path, "long").step_count() > 3
     ):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     reader = RunReader(tmp_path, "long")
     assert process.returncode == 0, err
     assert "resume long" in out and "Traceback" not in out + err

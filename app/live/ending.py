@@ -153,6 +153,6 @@ def start_training(name: str, info: Mapping[str, Any], genotype: Mapping[str, An
     """
     cell = Genotype.from_json(genotype, name)
     config = evaluation_config("quick", cell, f"cell of {name}", settings_from(info["config"], cell))
-    launch = process.start(config.to_dict(), runs.runs_root())
+    launch = process.start(config.there().to_dict(), runs.runs_root())
     show(launch.name)
     return launch

@@ -30,7 +30,7 @@ def show(name: str) -> None:
 def start(config: SearchConfig) -> None:
     """Starts a search and shows it."""
     try:
-        launch = process.start(config.to_dict(), runs.runs_root())
+        launch = process.start(config.there().to_dict(), runs.runs_root())
     except BadInput as problem:
         trouble(problem)
         return

@@ -56,7 +56,7 @@ class Source:
     shape: tuple[int, int, int] | None = None  # (C, H, W); None: whatever the files hold
     downloads: bool = False  # is it fetched when it is not there?
     megabytes: float = 0  # to download, or to read
-    needs_path: bool = False
+    needs: str = ""  # how to come by the path that it cannot do without; empty: it can
     takes_path: bool = True
     flip: bool = False  # does an image keep its meaning when mirrored left to right?
     mixes: bool = False  # put in a fixed random order, as nothing is known of the file's
@@ -105,8 +105,8 @@ def load(
 def place_of(name: str, source: Source, path: str | Path | None) -> Path:
     """The place of the data, which exists unless it is the usual one."""
     if not path:
-        if source.needs_path:
-            raise BadInput("data", "path", f"data set {name} needs one", "set path to its folder or file")
+        if source.needs:
+            raise BadInput("data", "path", f"data set {name} needs one", source.needs)
         return DOWNLOADS
     if not source.takes_path:
         raise BadInput(
@@ -321,9 +321,10 @@ DATASETS: dict[str, Source] = {
         shape=(3, 32, 32), downloads=True, megabytes=169, flip=True,
     ),
     "folder": Source(
-        read_folder, "Your own images: a folder with one folder per class.", "yours", needs_path=True, mixes=True,
+        read_folder, "Your own images: a folder with one folder per class.", "yours",
+        needs="set path to this folder", mixes=True,
     ),
     "npz": Source(
-        read_npz, "Your own images and labels in one .npz file.", "yours", needs_path=True, mixes=True,
+        read_npz, "Your own images and labels in one .npz file.", "yours", needs="set path to this file", mixes=True,
     ),
 }  # fmt: skip

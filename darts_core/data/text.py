@@ -72,7 +72,7 @@ class TextSource:
     read: Callable[[str, str], Text]  # (path, level)
     doc: str
     licence: str
-    needs_path: bool = False
+    needs: str = ""  # how to come by the path that it cannot do without; empty: it is made here
 
 
 def load_text(name: str, path: str = "", level: str = "word", subset: int = 0) -> Text:
@@ -86,9 +86,9 @@ def load_text(name: str, path: str = "", level: str = "word", subset: int = 0) -
     if level not in LEVELS:
         raise unknown("data", "level", level, LEVELS)
     source = TEXTS[name]
-    if source.needs_path and not path:
-        raise BadInput("data", "path", f"data set {name} needs one", HELP[name])
-    if path and not source.needs_path:
+    if source.needs and not path:
+        raise BadInput("data", "path", f"data set {name} needs one", source.needs)
+    if path and not source.needs:
         raise BadInput("data", "path", f"data set {name} comes with the package and needs none", "leave path out")
     text = source.read(path, level)
     if subset:
@@ -179,12 +179,12 @@ TEXTS: Mapping[str, TextSource] = {
         "Generated sentences whose verb agrees with a subject some words before: the lowest perplexity is known.",
         "none needed",
     ),
-    "ptb": TextSource(_files("ptb"), "Penn Treebank, words: the text of the paper; set path.", "LDC", needs_path=True),
+    "ptb": TextSource(_files("ptb"), "Penn Treebank, words: the text of the paper; set path.", "LDC", HELP["ptb"]),
     "wikitext2": TextSource(
-        _files("wikitext2"), "WikiText-2, words of Wikipedia articles; set path.", "CC BY-SA", needs_path=True
+        _files("wikitext2"), "WikiText-2, words of Wikipedia articles; set path.", "CC BY-SA", HELP["wikitext2"]
     ),
     "text": TextSource(
         _files("text"), "Your own text: a file, or a folder with train.txt, valid.txt and test.txt.", "yours",
-        needs_path=True,
+        HELP["text"],
     ),
 }  # fmt: skip
