@@ -1,13 +1,15 @@
 """What is around every page: the name beside the symbol behind which a narrow window folds the pages and the form away
-(Streamlit shows two angle brackets there and nothing else), and which form of a cell's picture fits its place.
+(Streamlit shows two angle brackets there and nothing else), which form of a cell's picture fits its place, and what
+`frame.js` does.
 
-The element itself takes no room; only its style counts.
+The element itself takes no room.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 HTML = '<i class="darts-frame"></i>'
@@ -22,16 +24,27 @@ CSS = """
 @container drawing (min-width: 520.1px) {
   [data-testid="stLayoutWrapper"]:has(> [class*="st-key-cell-upright-"]) { display: none; }
 }
+[data-testid="stPopoverBody"]:focus { outline: none; }
+.darts-lost {
+  position: fixed; inset: auto 0 0; z-index: 1000000; padding: 0.7rem 1.2rem; text-align: center;
+  font: 15px/1.45 "Source Sans", "Segoe UI", sans-serif; color: #ffffff; background: #8c1c2f;
+}
+.darts-lost[hidden] { display: none; }
 """
+LOST = (
+    "The dashboard does not answer: it was stopped, or this computer slept. What you see stays as it was, and searches "
+    "go on without it. Start it again with make run (or darts-dash), and this page goes on by itself."
+)
 
 
 def frame() -> None:
     """Put it on the page."""
-    _component()(key="frame")
+    _component()(key="frame", data=[LOST])  # in a list, as in board.py
 
 
 @cache
 def _component() -> Callable[..., Any]:
     from streamlit.components.v2 import component  # here: pages can be tested without a server
 
-    return component("darts_frame", html=HTML, css=CSS, isolate_styles=False)
+    script = Path(__file__).with_name("frame.js").read_text("utf-8")
+    return component("darts_frame", html=HTML, css=CSS, js=script, isolate_styles=False)

@@ -3,12 +3,14 @@
     python benchmarks/viewers.py [--viewers 20] [--rounds 5] [--seconds 12] [--preset laptop] [--json]
 
 A real search, started as the dashboard starts it, runs on; a real dashboard serves it. Windows without and with viewers
-take turns, so that other work on the machine meets both alike. A viewer is an HTTP client that enters with the token,
+take turns, so that other work on the machine meets both alike; every second round begins with the viewers, so that a
+search that slows down as it goes costs both sides the same. A viewer is an HTTP client that enters with the token,
 takes the history and then reads the event stream, as the board does (all of them in one process of its own).
 
 Age: from the moment a record is in the file (looked at every 2 ms) until a viewer has it, over all records and viewers.
-Loss: by how much fewer steps a second there are with viewers, median over the rounds. On a busy machine that is rough,
-so what it must come from stands beside it: the processor time of server and viewers per second, with viewers.
+Loss: by how much fewer steps a second there are with viewers, median over the rounds, and the same without the pauses
+between epochs, of which a window holds now more, now fewer. On a busy machine that is rough, so what it must come from
+stands beside it: the processor time of server and viewers per second, with viewers.
 """
 
 from __future__ import annotations
@@ -108,6 +110,7 @@ class Pace(NamedTuple):
     """Of the search in one window."""
 
     steps: float  # per second
+    steady: float  # steps per second while it steps: gaps of more than four times the usual one left out
     share: float  # of a core
     work: float  # steps per second of processor time
 
@@ -115,8 +118,11 @@ class Pace(NamedTuple):
 def window(watch: Watch, search: psutil.Process, seconds: float) -> Pace:
     began, first, before = time.monotonic(), watch.count(), busy(search)
     time.sleep(seconds)
-    steps, taken, used = watch.count() - first, time.monotonic() - began, busy(search) - before
-    return Pace(steps / taken, used / taken, steps / max(used, 1e-9))
+    last, taken, used = watch.count(), time.monotonic() - began, busy(search) - before
+    gaps = np.diff(watch.seen[first:last])
+    usual = gaps[gaps <= 4 * np.median(gaps)]
+    steps = last - first
+    return Pace(steps / taken, 1 / float(usual.mean()), used / taken, steps / max(used, 1e-9))
 
 
 def loss(without: list[Pace], with_them: list[Pace], field: str) -> float:
@@ -161,8 +167,9 @@ def measure(viewers: int, rounds: int, seconds: float, preset: str) -> dict[str,
             reader = runs.RunReader(folder, "watched")
             watch = Watch(folder / "watched" / "steps.bin", HEADER, reader.record_bytes)
             dashboard, searching = psutil.Process(server.process.pid), psutil.Process(search.process.pid)
-            for _ in range(rounds):
-                without.append(window(watch, searching, seconds))
+            for turn in range(rounds):
+                if turn % 2 == 0:
+                    without.append(window(watch, searching, seconds))
                 command = [sys.executable, __file__, "--view", server.address, "watched", "--viewers", str(viewers)]
                 child = subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -179,6 +186,8 @@ def measure(viewers: int, rounds: int, seconds: float, preset: str) -> dict[str,
                 said = json.loads(child.communicate("enough\n")[0])
                 aged += ages(watch, said["arrivals"], began)
                 broken += said["broken"]
+                if turn % 2:
+                    without.append(window(watch, searching, seconds))
             watch.end()
         finally:
             search.process.kill()
@@ -193,6 +202,8 @@ def measure(viewers: int, rounds: int, seconds: float, preset: str) -> dict[str,
         "steps_per_s_with": statistics.median(pace.steps for pace in with_them),
         "loss": loss(without, with_them, "steps"),
         "loss_by_round": [round(1 - b.steps / a.steps, 3) for a, b in zip(without, with_them, strict=True)],
+        "loss_steady": loss(without, with_them, "steady"),
+        "loss_steady_by_round": [round(1 - b.steady / a.steady, 3) for a, b in zip(without, with_them, strict=True)],
         "loss_of_core": loss(without, with_them, "share"),
         "loss_of_work": loss(without, with_them, "work"),
         "search_cpu": statistics.median(pace.share for pace in without),
@@ -220,8 +231,10 @@ def main() -> None:
     if asked.json:
         print(json.dumps(found))
         return
-    told = {key: f"{100 * found[key]:+.1f} %" for key in ("loss", "loss_of_core", "loss_of_work")}
-    rounds = ", ".join(f"{100 * lost:+.0f}" for lost in found["loss_by_round"])
+    told = {key: f"{100 * found[key]:+.1f} %" for key in ("loss", "loss_steady", "loss_of_core", "loss_of_work")}
+    rounds, steady = (
+        ", ".join(f"{100 * lost:+.0f}" for lost in found[name]) for name in ("loss_by_round", "loss_steady_by_round")
+    )
     print(f"{asked.viewers} viewers of a {asked.preset} search, {asked.rounds} rounds of {asked.seconds:g} s")
     print(
         f"  age of a record where it is seen: p50 {found['age_p50_s']:.3f}, p95 {found['age_p95_s']:.3f} s, at most "
@@ -231,6 +244,7 @@ def main() -> None:
         f"  steps a second: {found['steps_per_s_without']:.1f} without, {found['steps_per_s_with']:.1f} with viewers: "
         f"{told['loss']} lost (rounds: {rounds})"
     )
+    print(f"  without the pauses between epochs: {told['loss_steady']} lost (rounds: {steady})")
     print(
         f"  the search had {100 * found['search_cpu']:.0f} % of a core without viewers; with them "
         f"{told['loss_of_core']} less of it, and {told['loss_of_work']} fewer steps for the same time in it"

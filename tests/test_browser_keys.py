@@ -95,7 +95,7 @@ def test_a_search_is_started_scrubbed_steered_and_stopped_by_keys_alone(browser:
         tab_to(page, r"Steer .*\|")
         page.keyboard.press("Enter")
         page.get_by_role("spinbutton", name="Learning rate of the alphas (Adam)").wait_for()
-        tab_to(page, r"^Learning rate of the alphas \(Adam\) \|")
+        tab_to(page, r"^Learning rate of the alphas \(Adam\) \|", most=2)  # the panel has the focus
         page.keyboard.press("Control+a")
         page.keyboard.type("0.02")
         tab_to(page, r"Apply \|")
@@ -103,6 +103,7 @@ def test_a_search_is_started_scrubbed_steered_and_stopped_by_keys_alone(browser:
         sees(page.get_by_test_id("stMain").get_by_text(re.compile(r"a_lr = 0\.02: applied at step")))
         page.keyboard.press("Escape")
         page.get_by_test_id("stPopoverBody").wait_for(state="hidden")
+        until(lambda: re.search(r"Steer .*\|", focused(page)), 10 * slack, "the button that opened it")
         # scrub: the slider by arrows and Home, then the keys of the page
         tab_to(page, "Step shown")
         page.keyboard.press("Home")
@@ -126,7 +127,7 @@ def test_a_search_is_started_scrubbed_steered_and_stopped_by_keys_alone(browser:
         tab_to(page, r"Stop .*\|")
         page.keyboard.press("Enter")
         page.get_by_role("button", name="Stop it").wait_for()
-        tab_to(page, r"^Stop it \|")
+        tab_to(page, r"^Stop it \|", most=2)
         page.keyboard.press("Enter")
         sees(page.get_by_test_id("stMain").get_by_text("stopped", exact=True))
     orders = [event["kind"] for event in reader.events()[0] if event["type"] == "applied" and event["accepted"]]
