@@ -22,7 +22,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from darts_core.config import PRESETS, preset_named
-from darts_core.search.bilevel import Host, Search
+from darts_core.search.bilevel import Search
+from darts_core.search.host import Host, Waits
 from darts_core.search.joint import Lanes, why_apart
 from darts_core.strategies import STRATEGIES
 from darts_core.tasks import image_task
@@ -58,7 +59,7 @@ def measure(preset: str, backend: str, seeds: int, rounds: int) -> dict[str, lis
         again([one])
 
     def together() -> None:
-        lanes.move(many)
+        lanes.move([Waits(lane, Search.launch) for lane in many])
         for lane in many:
             made = lanes.made.pop(id(lane))
             if isinstance(made, Exception):

@@ -141,7 +141,7 @@ def drive(
     return course.code
 
 
-Launch = Callable[[Any], Generator[Any, None, Any]]  # what a search is given as `Host.launch`
+Done = Callable[[Any, Any], Generator[Any, None, Any]]  # what a search is given as `Host.done`
 
 
 class Drive:
@@ -158,11 +158,11 @@ class Drive:
         signals: Signals,
         say: Say,
         orders: Mapping[int, list[Order]],
-        launch: Launch | None = None,
+        done: Done | None = None,
     ) -> None:
-        """`launch` makes the steps of a search that has others beside it."""
+        """`done` does the work of a search that has others beside it."""
         self.writer, self.config, self.signals, self.say = writer, config, signals, say
-        self.given, self.launch = orders, launch
+        self.given, self.done = orders, done
         self.code = 0
         signals.searching.add(writer.name)
 
@@ -246,14 +246,14 @@ def _search(course: Drive) -> Iterator[Any]:
     start, replayed = _start(writer, say, backend)
     if start is not None:
         start.settings = {**start.settings, "backend": backend}
-    desk = Desk(writer, signals, {**course.given, **replayed}, say, alone=course.launch is None)
+    desk = Desk(writer, signals, {**course.given, **replayed}, say, alone=course.done is None)
     state: State | None = start
     result: Result | None = None
     left = False  # somebody asked to stop, and does not wait for what the cell is worth
     recall = lambda epoch: from_bytes(writer.read_checkpoint(epoch_file(epoch)), epoch_file(epoch))  # noqa: E731
     host = Host(start, desk.orders, desk.waiting, recall)
-    if course.launch is not None:
-        host = replace(host, launch=course.launch)
+    if course.done is not None:
+        host = replace(host, done=course.done)
     for event in strategy_named(config.strategy)(task, config, host):
         if isinstance(event, Waits):
             yield event

@@ -4,7 +4,7 @@ only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -31,6 +31,7 @@ from darts_core.search.method import Loss, Weights
 from darts_core.space import SearchSpace
 
 VALIDATE_AT_MOST = 2000  # images of the architecture split measured at the end of an epoch
+EVAL_BATCH = 250  # images over which a measured supernet takes its batch statistics
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) normalised, labels (N,)
 
@@ -233,16 +234,10 @@ class ImageTask:
 
     @torch.no_grad()
     def measure(self, net: nn.Module, mix: Mix, split: Split, at_most: int) -> dict[str, float]:
-        """{"loss", "accuracy"} of the supernet under `mix`, batch statistics over batches of 250 images."""
-        total, loss, right = 0, 0.0, 0
-        for images, labels in self.eval_batches(split, 250):
-            logits, _ = net(images, mix, None)
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-            right += int((logits.argmax(-1) == labels).sum())
-            total += len(labels)
-            if total >= at_most:
-                break
-        return {"loss": loss / total, "accuracy": right / total}
+        """{"loss", "accuracy"} of the supernet under `mix`, batch statistics over `EVAL_BATCH` images."""
+        alone = lambda images: net(images[0], mix, None)[0].unsqueeze(0)  # noqa: E731
+        (found,) = image_measures(alone, ([batch] for batch in self.eval_batches(split, EVAL_BATCH)), at_most)
+        return found
 
     def part(self, batch: Batch, size: int) -> Batch:
         images, labels = batch
@@ -275,6 +270,24 @@ def image_losses(logits: Tensor, labels: Tensor) -> list[Loss]:
     each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
     right = (logits.detach().argmax(-1) == labels).float().mean(1)
     return [Loss(v, None, {"accuracy": a}) for v, a in zip(each.mean(1).unbind(), right.unbind(), strict=True)]
+
+
+@torch.no_grad()
+def image_measures(
+    logits: Callable[[Sequence[Tensor]], Tensor], batches: Iterable[Sequence[Batch]], at_most: int
+) -> list[dict[str, float]]:
+    """`ImageTask.measure` of several searches at once: a batch of each -> logits (searches, N, classes)."""
+    total, losses, right = 0, [], []
+    for each in batches:
+        found = logits([images for images, _ in each])
+        pairs = [(y, labels) for y, (_, labels) in zip(found, each, strict=True)]
+        losses.append([float(F.cross_entropy(y, labels, reduction="sum")) for y, labels in pairs])
+        right.append([int((y.argmax(-1) == labels).sum()) for y, labels in pairs])
+        total += len(each[0][1])
+        if total >= at_most:
+            break
+    sums = zip(*losses, strict=True), zip(*right, strict=True)
+    return [{"loss": sum(loss) / total, "accuracy": sum(hits) / total} for loss, hits in zip(*sums, strict=True)]
 
 
 class StreamTask(ImageTask):

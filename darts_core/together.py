@@ -35,7 +35,7 @@ def drive_together(writers: Sequence[RunWriter], configs: Sequence[SearchConfig]
     """
     signals, lanes = Signals(), _Late()
     drives = [
-        Drive(writer, config, signals, say, {}, lanes.launch)
+        Drive(writer, config, signals, say, {}, lanes.done)
         for writer, config, say in zip(writers, configs, says, strict=True)
     ]
     with signals.watched():
@@ -46,10 +46,10 @@ def drive_together(writers: Sequence[RunWriter], configs: Sequence[SearchConfig]
                 waits = {name: next(course, _END) for name, course in under_way.items()}
                 under_way = {name: course for name, course in under_way.items() if waits[name] is not _END}
                 standing = [w for w in waits.values() if w is not None and w is not _END]
-                ready = [w.search for w in standing if w.search is not None]
+                ready = [w for w in standing if w.search is not None]
                 if ready and not said:
                     said = True
-                    _tell_how(drives, lanes.how(ready))
+                    _tell_how(drives, lanes.how([w.search for w in ready]))
                 lanes.move(ready)
                 if standing and not ready and len(standing) == len(under_way):
                     time.sleep(POLL)  # all of them are paused
@@ -75,12 +75,12 @@ class _Late:
     def __init__(self) -> None:
         self.lanes: Lanes | None = None
 
-    def launch(self, search: Any) -> Generator[Any, None, Any]:
+    def done(self, search: Any, work: Any) -> Generator[Any, None, Any]:
         if self.lanes is None:
             from darts_core.search.joint import Lanes
 
             self.lanes = Lanes()
-        return self.lanes.launch(search)
+        return self.lanes.done(search, work)
 
     def move(self, ready: Sequence[Any]) -> None:
         if self.lanes is not None:

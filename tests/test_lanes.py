@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from test_fast import SPACES, mix, pair
 
 from darts_core.config import SearchConfig
 from darts_core.drive import drive, new_run
-from darts_core.events import Step
+from darts_core.events import Order, Step
 from darts_core.methods.darts import darts
+from darts_core.mix import Mix
+from darts_core.nets import lanes as nets_of_lanes
 from darts_core.nets.compiled import CompiledSupernet
 from darts_core.nets.fast import FastSupernet
 from darts_core.nets.kernels import Kernels, build
-from darts_core.nets.lanes import side_by_side
+from darts_core.nets.lanes import side_by_side, twice_differentiable
 from darts_core.nets.mixed import Supernet
 from darts_core.runs import RunReader, RunWriter, send_order
-from darts_core.search.bilevel import Host, Search
+from darts_core.search.bilevel import Search
+from darts_core.search.host import Host, Waits, Work
 from darts_core.search.joint import Lanes
 from darts_core.search.state import State
 from darts_core.together import drive_together, lane_config, members
@@ -93,14 +97,65 @@ def test_a_lane_makes_the_steps_of_its_search_alone(order: str, form: str) -> No
     alone, beside = ([lane(seed, **settings) for seed in (0, 3, 4)] for _ in range(2))
     lanes, told = Lanes(), []
     for _ in range(3):
-        lanes.move(beside)
-        told.append([one.recorded(lanes.made.pop(id(one))) for one in beside])  # type: ignore[arg-type]
+        lanes.move([Waits(one, Search.launch) for one in beside])
+        told.append([one.recorded(lanes.made.pop(id(one))) for one in beside])
     for k, one in enumerate(alone):
         for row in told:
             step = one.one_step()
             assert step.metrics == pytest.approx(row[k].metrics, rel=1e-6)
         states_agree(one.state(), beside[k].state(), 1e-7 if order == "2" else 1e-9)
     assert not torch.allclose(beside[0].alphas.tensors()[0], beside[1].alphas.tensors()[0])
+
+
+def moved(beside: list[Search], work: Work) -> list[Any]:
+    lanes = Lanes()
+    lanes.move([Waits(one, work) for one in beside])
+    return [lanes.made[id(one)] for one in beside]
+
+
+def test_a_lane_measures_at_the_end_of_an_epoch_what_its_search_alone_measures(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation and exact Hessian; one lane has an operation less, so its Hessian has fewer rows and columns."""
+    settings: dict[str, Any] = {"backend": form, "hessian_batch": 5, "space": "s2", "nodes": 2, "a_decay": 0.1}
+    beside = [lane(seed, **settings) for seed in (0, 3, 4)]
+    for k, one in enumerate(beside):
+        one.alphas = one.alphas.replaced([(300 * (k + 1) * a.detach()).requires_grad_() for a in one.alphas.tensors()])
+    assert beside[1].obey(Order("x", "ban", "normal-0-2", "skip_connect")).accepted
+    valid, hessians = moved(beside, Search.validated), moved(beside, Search.hessian)
+    for one, found, hessian in zip(beside, valid, hessians, strict=True):
+        assert one.validated() == pytest.approx(found, rel=1e-10)
+        np.testing.assert_allclose(hessian, one.hessian(), rtol=0, atol=1e-9 * np.abs(hessian).max())
+    assert len(hessians[1]) == len(hessians[0]) - 1
+    assert np.abs(hessians[0] - hessians[2]).max() > 1e-3 * np.abs(hessians[0]).max()
+    monkeypatch.setattr(nets_of_lanes, "LARGEST", 1)  # too large to compute all at once
+    for before, found in zip(valid, moved(beside, Search.validated), strict=True):
+        assert before == pytest.approx(found, rel=1e-10)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_second_derivatives_of_nets_side_by_side_are_those_of_each_reference_alone(name: str) -> None:
+    space, images = SPACES[name], torch.randn(4, 2, 7, 7, dtype=torch.float64)
+    references = [pair(space)[0] for _ in range(2)]
+    for k, reference in enumerate(references):
+        g = torch.Generator().manual_seed(k)
+        for p in reference.parameters():
+            p.data = torch.randn(p.shape, generator=g, dtype=torch.float64) * 0.3
+    nets = [FastSupernet(deepcopy(reference)) for reference in references]
+    together, mixes = twice_differentiable(nets), [mix(space), mix(space)]
+    assert together is not None
+    logits = together([dict(net.named_parameters()) for net in nets], [images, -images], mixes)
+
+    def bent(y: torch.Tensor, at: Mix) -> list[torch.Tensor]:
+        """The Hessian over the mix along (1, 2, 3 ...)."""
+        rows = list(at.ops.values())
+        slope = torch.autograd.grad(y.square().sum(), rows, create_graph=True)
+        along = sum((s * torch.arange(1.0, s.numel() + 1, dtype=s.dtype).view_as(s)).sum() for s in slope)
+        return list(torch.autograd.grad(along, rows, retain_graph=True, materialize_grads=True))  # type: ignore[arg-type]
+
+    for reference, x, m, y in zip(references, (images, -images), mixes, logits, strict=True):
+        for ours, theirs in zip(bent(y, m), bent(reference(x, m)[0], m), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8 * float(theirs.abs().max()))
 
 
 # ---- in run folders

@@ -286,9 +286,13 @@ class CompiledSupernet(nn.Module):
 
     def plain(self, weights: Tensor) -> Callable[..., tuple[Tensor, Any]]:
         """The net in pure PyTorch at the flat `weights`: (x, mix, carry) -> (logits, carry)."""
-        fast = self._fast[0]
-        named = fast.pack(self._named(weights))
+        fast, named = self.in_pytorch(weights)
         return lambda x, mix, carry=None: functional_call(fast, named, (x, mix, carry))
+
+    def in_pytorch(self, weights: Tensor) -> tuple[FastSupernet, dict[str, Tensor]]:
+        """The net in pure PyTorch, whose own weights mean nothing, and the flat `weights` under its names."""
+        fast = self._fast[0]
+        return fast, fast.pack(self._named(weights))
 
     def plain_cell(self, i: int, s0: Tensor, s1: Tensor, mix: Tensor, weights: Tensor) -> Tensor:
         """Cell i as `CellCall` computes it."""

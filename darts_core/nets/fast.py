@@ -127,6 +127,20 @@ class NormalisedBack(torch.autograd.Function):
         return for_g, for_x, None, None
 
 
+def normalised(x: Tensor) -> Tensor:
+    """Batch norm without scale and shift whose second derivatives are cheap, where there can be any."""
+    ours = x.requires_grad and torch.is_grad_enabled() and x.numel() > x.shape[1]
+    return Normalised.apply(x) if ours else ops.batch_statistics(x)  # type: ignore[no-any-return]
+
+
+def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int, twice: bool = True) -> Tensor:
+    """Depthwise convolution (N, K, H, W) -> (N, K, H', W'); `twice`: second derivatives will be asked for."""
+    padding = dilation * (weight.shape[-1] - 1) // 2
+    if stride == 1 and (dilation > 1 or twice) and x.device.type == "cpu":
+        return Dilated.apply(x, weight.to(x.dtype), padding, dilation)  # type: ignore[no-any-return]  # or bfloat16
+    return F.conv2d(x, weight, None, stride, padding, dilation, groups=x.shape[1])
+
+
 class Fan(nn.Module):
     """All edges that leave one state: (N, C, H, W) and the mix -> one weighted sum of operations per edge."""
 
@@ -250,36 +264,20 @@ class Fan(nn.Module):
             return _spread(finish(y), count)  # type: ignore[arg-type]
         if count not in relus:
             relus[count] = repeated(relus[1], count)
-        y = self._separable(relus[count], stacks["1"], stacks["2"], dilation, self.stride, count)  # type: ignore[index]
+        y = depthwise(relus[count], stacks["1"], self.stride, dilation, self.twice)  # type: ignore[index]
+        y = pointwise(y, stacks["2"], count)  # type: ignore[index]
         if twice:
-            y = self._separable(F.relu(self._normalised(y)), stacks["5"], stacks["6"], 1, 1, count)  # type: ignore[index]
+            y = depthwise(F.relu(self._normalised(y)), stacks["5"], 1, 1, self.twice)  # type: ignore[index]
+            y = pointwise(y, stacks["6"], count)  # type: ignore[index]
         return _spread(finish(y), count)
 
     def _normalised(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """Batch norm; `scale` (members,) multiplies each member's channels."""
-        ours = self.twice and x.requires_grad and torch.is_grad_enabled() and x.numel() > x.shape[1]
-        if ours:
-            return Normalised.apply(x)  # type: ignore[no-any-return]
+        if self.twice:
+            return normalised(x)
         return ops.batch_statistics(
             x, None if scale is None else scale.to(x.dtype).repeat_interleave(x.shape[1] // len(scale))
         )
-
-    def _separable(
-        self,
-        x: Tensor,
-        depthwise: Tensor,
-        points: Tensor,
-        dilation: int,
-        stride: int,
-        count: int,
-    ) -> Tensor:
-        """(N, count*C, H, W): depthwise, 1x1 within each edge; no batch norm yet."""
-        padding = dilation * (depthwise.shape[-1] - 1) // 2
-        if stride == 1 and (dilation > 1 or self.twice) and x.device.type == "cpu":
-            y = Dilated.apply(x, depthwise.to(x.dtype), padding, dilation)  # under autocast x is bfloat16
-        else:
-            y = F.conv2d(x, depthwise, None, stride, padding, dilation, groups=x.shape[1])
-        return pointwise(y, points, count)
 
     def _reduced(
         self, relu: Tensor, first: Tensor, second: Tensor, count: int, finish: Callable[[Tensor], Tensor]

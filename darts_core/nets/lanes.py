@@ -19,12 +19,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import functional_call
 
 from darts_core import ops
 from darts_core.mix import Mix
-from darts_core.nets.compiled import CompiledSupernet, NetsCall
-from darts_core.nets.fast import DILATION, Fan, FastCell, FastSupernet
-from darts_core.nets.separable import Form, Separable, composed
+from darts_core.nets.compiled import LARGEST, CompiledSupernet, NetsCall
+from darts_core.nets.fast import DILATION, Fan, FastCell, FastSupernet, depthwise, normalised
+from darts_core.nets.separable import Form, Separable, composed, pointwise, repeated
 
 Weights = Mapping[str, Tensor]
 # (weights, images, mix) of each lane -> the logits (lanes, N, classes)
@@ -46,6 +47,14 @@ def side_by_side(nets: Sequence[Any]) -> Logits | None:
     return None
 
 
+def twice_differentiable(nets: Sequence[Any]) -> Logits | None:
+    """`side_by_side` in the forms of `fast.py` whose second derivatives are cheap."""
+    together = side_by_side(nets)
+    if isinstance(together, OneCall):
+        return together.in_pytorch
+    return Grouped(together.net, len(nets), twice=True) if isinstance(together, Grouped) else None
+
+
 def plain_mix(mix: Mix) -> bool:
     """Is nothing asked for but weighted sums? Masks are drawn from a generator that lanes do not share."""
     return not mix.drop and not mix.dropout and mix.extra_skip is None
@@ -58,9 +67,9 @@ def _shapes(net: Any) -> dict[str, torch.Size]:
 class Grouped:
     """Lanes of `FastSupernet` as grouped convolutions. Images are (N, lanes * C, H, W), channels last."""
 
-    def __init__(self, net: FastSupernet, lanes: int) -> None:
-        """`net` gives the layout alone; its weights are never looked at."""
-        self.net, self.lanes = net, lanes
+    def __init__(self, net: FastSupernet, lanes: int, twice: bool = False) -> None:
+        """`net` gives the layout alone; its weights are never looked at. `twice` as in `FastSupernet`."""
+        self.net, self.lanes, self.twice = net, lanes, twice
 
     def __call__(self, weights: Sequence[Weights], images: Sequence[Tensor], mixes: Sequence[Mix]) -> Tensor:
         all_of = lambda name: torch.cat([w[name] for w in weights])  # noqa: E731  # lane by lane
@@ -126,32 +135,43 @@ class Grouped:
     def _computed(self, fan: Fan, own: Callable[[str], Tensor], op: str, x: Tensor, relu: Tensor) -> Tensor:
         name, op = op, ops.plain(op)
         if op == "max_pool_3x3":
-            return self._apart(ops.batch_statistics(F.max_pool2d(x, 3, fan.stride, 1)), 1)
+            return self._apart(self._normalised(F.max_pool2d(x, 3, fan.stride, 1)), 1)
         if op == "avg_pool_3x3":
-            return self._apart(ops.batch_statistics(F.avg_pool2d(x, 3, fan.stride, 1, count_include_pad=False)), 1)
+            return self._apart(self._normalised(F.avg_pool2d(x, 3, fan.stride, 1, count_include_pad=False)), 1)
         if op == "skip_connect" and fan.stride == 1:
             return self._apart(x, 1)
         count = len(fan.members[name])
         if op == "skip_connect":
             return self._reduced(relu, own(f"{name}.conv_1"), own(f"{name}.conv_2"), count)
-        separable: Any = Separable.apply if x.device.type == "cpu" else composed
+        library: Any = Separable.apply if x.device.type == "cpu" else composed
+        separable = _separable if self.twice else library
         form = Form(self.lanes * count, self.lanes, fan.stride, DILATION[op], False)
         y = separable(relu, own(f"{name}.1"), own(f"{name}.2"), form)
         if op.startswith("sep"):
             y = separable(y, own(f"{name}.5"), own(f"{name}.6"), Form(self.lanes * count, self.lanes, 1, 1, True))
-        return self._apart(ops.batch_statistics(y), count)
+        return self._apart(self._normalised(y), count)
+
+    def _normalised(self, y: Tensor) -> Tensor:
+        return normalised(y) if self.twice else ops.batch_statistics(y)
 
     def _reduced(self, relu: Tensor, first: Tensor, second: Tensor, count: int) -> Tensor:
         """`FactorizedReduce` for all members of all lanes: (N, H', W', lanes, count, C)."""
         x, shifted = ops.reduction_halves(relu)
         halves = (F.conv2d(image, w, stride=2, groups=self.lanes) for image, w in ((x, first), (shifted, second)))
         joined = torch.cat([self._apart(half, count) for half in halves], dim=-1)
-        return self._apart(ops.batch_statistics(_image(joined)), count)
+        return self._apart(self._normalised(_image(joined)), count)
 
     def _apart(self, y: Tensor, count: int) -> Tensor:
         """(N, lanes*count*C, H, W) -> (N, H, W, lanes, count, C), a view where images lie channels-last."""
         N, K, H, W = y.shape
         return y.permute(0, 2, 3, 1).reshape(N, H, W, self.lanes, count, K // (self.lanes * count))
+
+
+def _separable(x: Tensor, depth: Tensor, point: Tensor, form: Form) -> Tensor:
+    """What `Separable` computes, out of parts whose second derivatives are cheap."""
+    seen = F.relu(normalised(x)) if form.normed else x
+    seen = repeated(seen, depth.shape[0] // x.shape[1], form.lanes)
+    return pointwise(depthwise(seen, depth, form.stride, form.dilation), point, form.groups)
 
 
 def _image(y: Tensor) -> Tensor:
@@ -165,7 +185,7 @@ class OneCall:
     def __init__(self, net: CompiledSupernet, lanes: int) -> None:
         """`net` gives the layout alone; its weights are never looked at."""
         self.net, self.lanes = net, lanes
-        self.cores = max(torch.get_num_threads(), _cores())  # for the kernel, whose threads are its own
+        self.cores = max(torch.get_num_threads(), cores())  # for the kernel, whose threads are its own
 
     def __call__(self, weights: Sequence[Weights], images: Sequence[Tensor], mixes: Sequence[Mix]) -> Tensor:
         net, lanes = self.net, self.lanes
@@ -176,13 +196,30 @@ class OneCall:
         y = F.conv2d(x, kernel.flatten(0, 1), None, net.stem_stride, 1, groups=lanes)
         y = ops.batch_statistics(y, scale.flatten(), shift.flatten())
         stem = y.unflatten(1, (lanes, -1)).permute(1, 0, 3, 4, 2).contiguous()
+        if not torch.is_grad_enabled() and self._bytes(stem) > LARGEST:
+            alone = zip(weights, images, mixes, strict=True)
+            return torch.stack([functional_call(net, dict(own), (x, mix))[0] for own, x, mix in alone])
         kinds = [kind for kind in mixes[0].ops if kind in net.kinds]
         rows = [torch.stack([mix.folded(kind) for mix in mixes]).to(stem.dtype) for kind in kinds]
         s1: Any = NetsCall.apply(net, kinds, self.cores, stem, middle, *rows)
         weight, bias = net.views(len(net.parts) - 1, last)
         return torch.baddbmm(bias.unsqueeze(1), s1.mean((2, 3)), weight.transpose(1, 2))
 
+    def _bytes(self, stem: Tensor) -> int:
+        """What a pass of all keeps at once, where no way back follows too."""
+        total, maps = 0, [stem, stem]
+        for plan in self.net.plans:
+            total += plan.bytes(*maps[-2:])
+            maps.append(stem.new_empty(1).expand(plan.output_shape(maps[-1])))  # the sizes alone
+        return self.lanes * total
 
-def _cores() -> int:
+    def in_pytorch(self, weights: Sequence[Weights], images: Sequence[Tensor], mixes: Sequence[Mix]) -> Tensor:
+        """The same function by `Grouped`, in the forms whose second derivatives are cheap."""
+        found = [self.net.in_pytorch(own["flat"]) for own in weights]
+        fast = found[0][0]
+        return Grouped(fast, self.lanes, twice=True)([named for _, named in found], images, mixes)
+
+
+def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

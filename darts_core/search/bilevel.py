@@ -91,7 +91,7 @@ class Search(Stepping):
                     return
                 self.pace.keep(self.config.pace)
                 before = self.replay.reason
-                self.open.append((yield from self.host.launch(self)))
+                self.open.append((yield from self.host.done(self, Search.launch)))
                 if self.replay.reason != before:
                     yield Phase("search", f"each operation of a step is launched anew: {self.replay.reason}")
                 yield from self.finished(0 if self.config.pace else self.behind)
@@ -136,14 +136,14 @@ class Search(Stepping):
         while len(self.open) > but:
             yield self.recorded(self.open.popleft())
 
-    def end_epoch(self, seconds: float) -> Iterator[Event]:
+    def end_epoch(self, seconds: float) -> Iterator[Event | Waits]:
         """Measure, remember, and say how things stand; an alarm when the collapse level got worse."""
         mix = self.read()
         arrays = as_arrays(mix.ops)
         genotype = self.derive()
         metrics = {name: self.sums[name] / n for name in self.config.step_metrics if (n := self.sums.get(f"{name}.n"))}
+        valid = yield from self.host.done(self, Search.validated)
         with self.judged():
-            valid = self.task.measure(self.net, mix, "arch", VALIDATE_AT_MOST)
             text = self.task.sampled(self.net, mix, seed(self.config.seed, "sample", self.epoch))
         metrics |= {f"valid_{name}": value for name, value in valid.items()}
         found = {
@@ -154,7 +154,8 @@ class Search(Stepping):
         asked, needed = self.config.hessian_every, self.method.eigenvalue_every  # a rule's own counts from epoch 0
         due = (self.epoch + 1) % asked == 0 if asked else needed and self.epoch % needed == 0
         if due or ((asked or needed) and self.epoch + 1 == self.config.epochs):
-            found["eigenvalue"] = probes.dominant_eigenvalue(self.hessian())
+            hessian = yield from self.host.done(self, Search.hessian)
+            found["eigenvalue"] = probes.dominant_eigenvalue(hessian)
         collapse = derivation.collapse(self.task.space, arrays, genotype)
         level_before = self.history[-1]["level"] if self.history else "healthy"
         entry = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from darts_core.config import SearchConfig
 from darts_core.errors import BadInput
@@ -25,11 +25,15 @@ class Snapshot:
     reason: str  # "start", "epoch", "order", "stop" or "interrupt"
 
 
+Work = Callable[["Search"], Any]  # what a search may have done with others: its `launch`, `validated` or `hessian`
+
+
 @dataclass(frozen=True)
 class Waits:
     """Not for the record: the search stands still until it is asked again, so that several can take turns."""
 
-    search: Search | None  # ready for its next step, which another shall make; None: it is paused
+    search: Search | None  # for work that another shall do; None: it is paused
+    work: Work | None = None
 
 
 def no_checkpoints(epoch: int) -> State:
@@ -46,7 +50,7 @@ class Host:
     orders: Callable[[int], Iterable[Order]] = lambda step: ()  # steering, asked for before each step; may wait (pause)
     waiting: Callable[[], bool] = lambda: False  # will `orders` wait, or hand something out? Asked right before it
     recall: Callable[[int], State] = no_checkpoints  # the state after so many finished epochs, for methods that go back
-    launch: Callable[[Search], Generator[Waits, None, Launched]] = lambda search: at_once(search)  # makes its next step
+    done: Callable[[Search, Work], Generator[Waits, None, Any]] = lambda search, work: at_once(search, work)
 
 
 class Launched(NamedTuple):
@@ -60,10 +64,10 @@ class Launched(NamedTuple):
     numbers: Unread
 
 
-def at_once(search: Search) -> Generator[Waits, None, Launched]:
-    """The next step of a search that waits for nobody."""
+def at_once(search: Search, work: Work) -> Generator[Waits, None, Any]:
+    """The work of a search that waits for nobody."""
     yield from ()
-    return search.launch()
+    return work(search)
 
 
 Strategy = Callable[[Task, SearchConfig, Host], Iterator[Event | Snapshot | Waits]]

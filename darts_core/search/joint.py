@@ -1,5 +1,6 @@
-"""One step of several searches side by side ("lanes"): every lane keeps weights, alphas, batches, random numbers,
-optimisers and clipping of its own, and losses and gradients of all come out of one pass.
+"""The work of several searches side by side ("lanes"): steps, and the measurements at the end of an epoch. Every lane
+keeps weights, alphas, batches, random numbers, optimisers and clipping of its own, and losses and gradients of all come
+out of one pass.
 
 Lanes never meet: the losses add up, and the gradient of a sum is each lane's own. So a lane makes the step that it
 would make alone, to rounding; `tests/test_lanes.py` holds it to that, with all three orders of the gradient.
@@ -7,72 +8,75 @@ would make alone, to rounding; `tests/test_lanes.py` holds it to that, with all 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from darts_core.events import ARCHITECTURE_STEP
 from darts_core.mix import Alphas, Mix
-from darts_core.nets.lanes import Logits, plain_mix, side_by_side
+from darts_core.nets.lanes import Logits, cores, plain_mix, side_by_side, twice_differentiable
 from darts_core.search.bilevel import Search
-from darts_core.search.host import Launched, Waits
+from darts_core.search.host import Launched, Waits, Work
 from darts_core.search.hypergrad import HYPERGRADS
 from darts_core.search.method import Hyper, Loss, Objective, Weights
-from darts_core.tasks import Batch, ImageTask, image_losses
+from darts_core.search.probes import alpha_hessians
+from darts_core.tasks import EVAL_BATCH, VALIDATE_AT_MOST, Batch, ImageTask, image_losses, image_measures
 
 
 class Lanes:
-    """Searches that take their steps together. Each has `launch` as its `Host.launch`; when all stand still, `move`
-    makes the next step of those that are ready.
+    """Searches that have their work done together. Each has `done` as its `Host.done`; when all stand still, `move`
+    does what those that are ready wait for.
     """
 
     def __init__(self) -> None:
-        self.made: dict[int, Launched | Exception] = {}
+        self.made: dict[int, Any] = {}  # what `move` found for a search, an exception included
         self.known: dict[int, tuple[Any, Any, str]] = {}  # what `why_apart` said of a search with this method and net
-        self.formed: dict[tuple[int, ...], tuple[list[Any], Logits | None]] = {}  # nets, and what computes all of them
+        self.formed: dict[Any, tuple[list[Any], Logits | None]] = {}  # nets, and what computes all of them
 
-    def launch(self, search: Search) -> Generator[Waits, None, Launched]:
-        """The next step of `search`, made by `move` while it waits."""
-        yield Waits(search)
+    def done(self, search: Search, work: Work) -> Generator[Waits, None, Any]:
+        """`work` of `search`, done by `move` while it waits."""
+        yield Waits(search, work)
         made = self.made.pop(id(search))
         if isinstance(made, Exception):
             raise made
         return made
 
-    def move(self, ready: Sequence[Search]) -> None:
-        """Make a step of each: in one pass where lanes are alike, one after another where they are not."""
-        for lanes in self._alike(ready):
-            together = self._together([lane.net for lane in lanes]) if len(lanes) > 1 else None
-            if together is not None:
+    def move(self, ready: Sequence[Waits]) -> None:
+        """Do the work of each: in one pass where lanes are alike, one after another where they are not."""
+        for work, lanes in self._alike(ready):
+            joint, form = TOGETHER[work]
+            net = self._formed(form, [lane.net for lane in lanes]) if len(lanes) > 1 else None
+            if net is not None:
                 try:
-                    self.made |= zip(map(id, lanes), joint_step(lanes, together), strict=True)
+                    self.made |= zip(map(id, lanes), joint(lanes, net), strict=True)
                 except Exception as error:  # a fault of ours: each lane's folder shall say so
                     self.made |= {id(lane): error for lane in lanes}
                 continue
             for lane in lanes:
                 try:
-                    self.made[id(lane)] = lane.launch()
+                    self.made[id(lane)] = work(lane)
                 except Exception as error:
                     self.made[id(lane)] = error
 
-    def _together(self, nets: list[Any]) -> Logits | None:
-        """`side_by_side`, asked again only for other nets."""
-        key = tuple(map(id, nets))
+    def _formed(self, form: Callable[[Sequence[Any]], Logits | None], nets: list[Any]) -> Logits | None:
+        """`form(nets)`, asked again only for other nets."""
+        key = (form, *map(id, nets))
         if key not in self.formed:
-            self.formed = {key: (nets, side_by_side(nets))}
+            last = [entry for entry in self.formed.items() if entry[0][0] is not form]
+            self.formed = {**dict(last), key: (nets, form(nets))}
         return self.formed[key][1]
 
-    def _alike(self, ready: Sequence[Search]) -> list[list[Search]]:
+    def _alike(self, ready: Sequence[Waits]) -> list[tuple[Work, list[Search]]]:
         """The searches that can share a pass, and each of the others alone."""
-        groups: dict[Any, list[Search]] = {}
-        for search in ready:
-            key: Any = id(search)
-            if not self._why_apart(search):
-                sizes = tuple(search.task.plan.count(s, search.index) for s in ("weights", "arch"))  # type: ignore[attr-defined]
-                key = (sizes, search.stage, search.wants_alphas(), search.method.hypergrad, search.rate())
-            groups.setdefault(key, []).append(search)
+        groups: dict[Any, tuple[Work, list[Search]]] = {}
+        for search, work in ((w.search, w.work) for w in ready):
+            assert search is not None and work is not None, "a search that is paused has no work"
+            apart = self._why_apart(search) or search.averaged is not None
+            key: Any = id(search) if apart else (work, search.stage, *_sizes(search, work))
+            groups.setdefault(key, (work, []))[1].append(search)
         return list(groups.values())
 
     def _why_apart(self, search: Search) -> str:
@@ -82,6 +86,17 @@ class Lanes:
             said = why_apart(search)
             self.known[id(search)] = search.method, search.net, said
         return said
+
+
+def _sizes(search: Search, work: Work) -> tuple[Any, ...]:
+    """What must be equal for searches to share a pass of this work."""
+    plan = search.task.plan  # type: ignore[attr-defined]
+    if work is Search.launch:
+        sizes = (plan.count(split, search.index) for split in ("weights", "arch"))
+        return (*sizes, search.wants_alphas(), search.method.hypergrad, search.rate())
+    if work is Search.validated:
+        return (plan.size("arch"),)
+    return plan.count("arch", search.task.steps("weights") - 1), search.config.hessian_batch
 
 
 def why_apart(search: Search) -> str:
@@ -126,6 +141,22 @@ def joint_step(lanes: Sequence[Search], net: Logits) -> list[Launched]:
         numbers[i] |= lane.descend(losses[i], grads[i * count : (i + 1) * count], w_lr)
         made.append(lane.launched(ARCHITECTURE_STEP if wanted else 0, w_lr, a_lr, numbers[i]))
     return made
+
+
+@torch.no_grad()
+def joint_validation(lanes: Sequence[Search], net: Logits) -> list[dict[str, float]]:
+    """`Search.validated` of each lane."""
+    params, mixes = [lane.params for lane in lanes], [lane.read().to(lane.task.dtype) for lane in lanes]
+    batches = zip(*(lane.task.eval_batches("arch", EVAL_BATCH) for lane in lanes), strict=True)  # type: ignore[attr-defined]
+    return image_measures(lambda images: net(params, images, mixes), batches, VALIDATE_AT_MOST)
+
+
+def joint_hessians(lanes: Sequence[Search], net: Logits) -> list[np.ndarray]:
+    """`Search.hessian` of each lane."""
+    batches = [lane.hessian_batch() for lane in lanes]
+    own: list[Weights] = [{name: p.detach() for name, p in lane.params.items()} for lane in lanes]
+    loss = lambda mixes: _sum(_losses(lanes, net, own, mixes, batches)).value  # noqa: E731
+    return alpha_hessians(loss, [lane.probed() for lane in lanes], cores())
 
 
 def _losses(
@@ -188,3 +219,11 @@ def _hypers(lanes: Sequence[Search], batches: Sequence[Batch], net: Logits) -> l
 
 def _sum(losses: Sequence[Loss]) -> Loss:
     return Loss(torch.stack([loss.value for loss in losses]).sum(), None, {})
+
+
+# What several searches do at once: their work -> the function of all of them, and the form of their nets that it wants.
+TOGETHER: Mapping[Work, tuple[Callable[[Sequence[Search], Logits], list[Any]], Callable[..., Logits | None]]] = {
+    Search.launch: (joint_step, side_by_side),
+    Search.validated: (joint_validation, side_by_side),
+    Search.hessian: (joint_hessians, twice_differentiable),
+}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,14 @@ from darts_core.mix import Alphas, Mix
 
 MixLoss = Callable[[Mix], Tensor]  # the validation loss on a fixed batch, at fixed weights
 NULL = 1e-9  # of the largest singular value: directions below leave the mix where it is
+
+
+class Probed(NamedTuple):
+    """What a Hessian is taken over: loss(relax(alphas)), and the weight decay of the alphas."""
+
+    relax: Callable[[Alphas], Mix]
+    alphas: Alphas
+    decay: float = 0.0
 
 
 def alpha_hessian(loss: MixLoss, relax: Callable[[Alphas], Mix], alphas: Alphas, decay: float = 0.0) -> np.ndarray:
@@ -26,28 +35,70 @@ def alpha_hessian(loss: MixLoss, relax: Callable[[Alphas], Mix], alphas: Alphas,
     operations, since a shift of all its logits changes nothing. The alphas' weight decay stands on the diagonal, as in
     the RobustDARTS code (Zela et al. 2020, section 4). Entries are ordered by kind, edge, operation.
     """
-    wide = alphas.replaced([a.double() for a in alphas.tensors()]).leaves()  # J is small, and its rank must be clear
-    logits = list(wide.ops.values())
-    legal = torch.cat([wide.legal[kind].reshape(-1) for kind in wide.ops])
-    mix = relax(wide)
-    moving = [m for m in _tensors(mix) if m.requires_grad]
-    flat = torch.cat([m.reshape(-1) for m in moving])
-    jacobian = torch.stack([_flat_gradient(entry, logits) for entry in flat])[:, legal]
+    return alpha_hessians(lambda mixes: loss(mixes[0]), [Probed(relax, alphas, decay)])[0]
 
-    points = [m.detach().requires_grad_() for m in moving]
-    found = torch.autograd.grad(loss(_with(mix, moving, points)), points, create_graph=True, materialize_grads=True)
-    slope = torch.cat([g.reshape(-1) for g in found])
-    u, sizes, _ = torch.linalg.svd(jacobian, full_matrices=False)
-    basis = u[:, sizes > NULL * sizes.max()]  # Q
-    bend = torch.stack([basis.T @ _flat_gradient(slope @ q, points) for q in basis.T])
-    reach = basis.T @ jacobian
-    hessian = reach.T @ bend @ reach
 
-    steepness = _flat_gradient(flat @ slope.detach(), logits, create_graph=True)[legal]
-    if steepness.requires_grad:  # the mix is no linear function of the logits
-        hessian = hessian + torch.stack([_flat_gradient(row, logits)[legal] for row in steepness])
-    numbers = hessian.detach().cpu().numpy()
-    return (numbers + numbers.T) / 2 + decay * np.eye(len(numbers))
+def alpha_hessians(loss: Callable[[list[Mix]], Tensor], probed: Sequence[Probed], threads: int = 1) -> list[np.ndarray]:
+    """`alpha_hessian` of several searches at once; `loss` is the sum of their losses, from one pass.
+
+    No search knows of another's alphas, so the sum's second derivatives are those of each in blocks, and a backward
+    pass along a direction of every search gives a column of each. Columns are divided over `threads`, which changes
+    no number.
+    """
+    spans = [_Span(one) for one in probed]
+    points = [p for span in spans for p in span.points]
+    total = loss([span.mix for span in spans])
+    found = torch.autograd.grad(total, points, create_graph=True, materialize_grads=True)
+    slopes = _of_each(spans, found)
+
+    def column(k: int) -> list[Tensor]:
+        """Column k of Q' d2L/dm2 of each search; of those that have no more, zeros."""
+        along = [slope @ span.basis[:, k] for slope, span in zip(slopes, spans, strict=True) if k < span.rank]
+        second = torch.autograd.grad(torch.stack(along).sum(), points, retain_graph=True, materialize_grads=True)
+        return [span.basis.T @ g for span, g in zip(spans, _of_each(spans, second), strict=True)]
+
+    with ThreadPoolExecutor(threads) as pool:
+        columns = list((pool.map if threads > 1 else map)(column, range(max(span.rank for span in spans))))
+    bends = (torch.stack(rows[: span.rank]) for span, rows in zip(spans, zip(*columns, strict=True), strict=True))
+    return [
+        span.hessian(slope.detach(), bend, one.decay)
+        for one, span, slope, bend in zip(probed, spans, slopes, bends, strict=True)
+    ]
+
+
+class _Span:
+    """The mix of one search as `alpha_hessian` sees it: m, J and Q."""
+
+    def __init__(self, probed: Probed) -> None:
+        alphas = probed.alphas
+        wide = alphas.replaced([a.double() for a in alphas.tensors()]).leaves()  # J is small, its rank must be clear
+        self.logits = list(wide.ops.values())
+        self.legal = torch.cat([wide.legal[kind].reshape(-1) for kind in wide.ops])
+        mix = probed.relax(wide)
+        moving = [m for m in _tensors(mix) if m.requires_grad]
+        self.flat = torch.cat([m.reshape(-1) for m in moving])  # m
+        self.jacobian = torch.stack([_flat_gradient(entry, self.logits) for entry in self.flat])[:, self.legal]
+        u, sizes, _ = torch.linalg.svd(self.jacobian, full_matrices=False)
+        self.basis = u[:, sizes > NULL * sizes.max()]  # Q
+        self.rank = self.basis.shape[1]
+        self.points = [m.detach().requires_grad_() for m in moving]
+        self.mix = _with(mix, moving, self.points)  # the same, at which the network is differentiated
+
+    def hessian(self, slope: Tensor, bend: Tensor, decay: float) -> np.ndarray:
+        """From dL/dm and Q' d2L/dm2 Q."""
+        reach = self.basis.T @ self.jacobian
+        hessian = reach.T @ bend @ reach
+        steepness = _flat_gradient(self.flat @ slope, self.logits, create_graph=True)[self.legal]
+        if steepness.requires_grad:  # the mix is no linear function of the logits
+            hessian = hessian + torch.stack([_flat_gradient(row, self.logits)[self.legal] for row in steepness])
+        numbers = hessian.detach().cpu().numpy()
+        return (numbers + numbers.T) / 2 + decay * np.eye(len(numbers))
+
+
+def _of_each(spans: Sequence[_Span], found: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients at the points of all, in one list -> those of each in one row."""
+    rest = iter(found)
+    return [torch.cat([next(rest).reshape(-1) for _ in span.points]) for span in spans]
 
 
 def _flat_gradient(value: Tensor, at: Sequence[Tensor], create_graph: bool = False) -> Tensor:

@@ -41,7 +41,7 @@ from darts_core.search.parts import method_from
 from darts_core.search.rates import annealed
 from darts_core.search.replay import Replay, Unread
 from darts_core.seeds import seed
-from darts_core.tasks import Batch, Task
+from darts_core.tasks import VALIDATE_AT_MOST, Batch, Task
 
 REPLAYED = ("graph", "triton")  # backends that replay whole steps
 MUST_BE_FINITE = {  # in the order in which a step computes them
@@ -288,16 +288,28 @@ class Stepping:
             for (name, w), grad in zip(weights.items(), grads, strict=True)
         }
 
-    def hessian(self) -> Any:
-        """Of the validation loss over the alphas, on the last architecture batch of this epoch."""
-        batch = self.task.batch("arch", self.epoch, self.task.steps("weights") - 1)
-        if self.config.hessian_batch:
-            batch = self.task.part(batch, self.config.hessian_batch)
-        own: Weights = {name: p.detach() for name, p in self.params.items()}
+    # -- what an epoch ends with
+
+    def validated(self) -> dict[str, float]:
+        """Loss and accuracy of the supernet on the architecture split."""
+        with self.judged():
+            return self.task.measure(self.net, self.read(), "arch", VALIDATE_AT_MOST)
+
+    def hessian(self) -> np.ndarray:
+        """Of the validation loss over the alphas, on the batch that it is taken on."""
+        batch, own = self.hessian_batch(), {name: p.detach() for name, p in self.params.items()}
         loss = lambda mix: self.evaluate(own, mix, batch, "read", "arch").value  # noqa: E731
-        read = lambda alphas: self.relax(alphas, "read")  # noqa: E731
         with for_second_derivatives(self.net):
-            return probes.alpha_hessian(loss, read, self.alphas, self.config.a_decay)
+            return probes.alpha_hessian(loss, *self.probed())
+
+    def hessian_batch(self) -> Any:
+        """The last architecture batch of this epoch, or as much of it as the settings say."""
+        batch = self.task.batch("arch", self.epoch, self.task.steps("weights") - 1)
+        return self.task.part(batch, self.config.hessian_batch) if self.config.hessian_batch else batch
+
+    def probed(self) -> probes.Probed:
+        """What a Hessian is taken over."""
+        return probes.Probed(lambda alphas: self.relax(alphas, "read"), self.alphas, self.config.a_decay)
 
     # -- its moment
 
