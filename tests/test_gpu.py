@@ -127,8 +127,9 @@ def test_triton_s_kernels_give_what_the_formulas_give(name: str, dtype: torch.dt
     expected, known = weighted.forward(weights, layout, exact)
     torch.testing.assert_close(out.cpu().double(), expected, rtol=close, atol=close)
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64).to(dtype)
-    found = weighted_triton.backward(grad.cuda(), weights.cuda(), layout, [y.cuda() for y in maps], sums)
-    exactly = weighted.backward(grad.double(), weights, layout, exact, known)
+    wanted = (True,) * (1 + len(maps))
+    found = weighted_triton.backward(grad.cuda(), weights.cuda(), layout, [y.cuda() for y in maps], sums, wanted)
+    exactly = weighted.backward(grad.double(), weights, layout, exact, known, wanted)
     for a, b in zip((found[0], *found[1]), (exactly[0], *exactly[1]), strict=True):
         scale = max(1.0, float(b.abs().max()))
         torch.testing.assert_close(a.cpu().double() / scale, b / scale, rtol=close, atol=close)

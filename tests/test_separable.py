@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from darts_core.nets import separable
 from darts_core.nets.separable import Form, Separable, composed, kernel_gradient, pointwise
 
 SIZES = [(3, 8, 8), (2, 7, 9), (1, 3, 2), (2, 12, 5), (2, 1, 1)]  # images, height, width
@@ -62,6 +63,19 @@ def test_second_derivatives_are_those_of_pytorch(normed: bool, channels: int) ->
         found.append(torch.autograd.grad(torch.stack([s.sin().sum() for s in slopes]).sum(), inputs))
     for ours, plain in zip(*found, strict=True):
         torch.testing.assert_close(ours, plain)
+
+
+def test_an_image_is_repeated_once_forward_and_once_back_for_all_who_see_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    form, repeats, made = Form(4, 1, 1, 1, False), separable.Repeats(), []
+    inputs = [given(k, form, (2, 6, 6), 3) for k in (3, 5)]
+    x = inputs[0][0]
+    plain = separable.repeated
+    monkeypatch.setattr(separable, "repeated", lambda *given: made.append(1) or plain(*given))
+    total = sum(Separable.apply(x, *weights, form, repeats) for _, *weights in inputs)  # type: ignore[misc]
+    assert len(made) == 1
+    repeats.made.clear()
+    torch.autograd.grad(total.square().sum(), [x, *(w for _, *weights in inputs for w in weights)])  # type: ignore[union-attr]
+    assert len(made) == 2 and not repeats.made, "made again, and forgotten by the last"
 
 
 def test_what_is_kept_for_the_way_back_is_the_map_before_it() -> None:

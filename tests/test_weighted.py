@@ -51,6 +51,41 @@ def test_the_formulas_are_what_autograd_finds(name: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize(("of_maps", "of_weights"), [(torch.float64, torch.float32), (torch.bfloat16, torch.float32)])
+def test_sums_are_in_the_finer_of_two_types(of_maps: torch.dtype, of_weights: torch.dtype) -> None:
+    weights, layout, maps = case("a fan", of_maps)
+    weights = weights.to(of_weights)
+    exact, known = weighted.forward(weights.double(), layout, [y.double() for y in maps])
+    found, sums = weighted.forward(weights, layout, maps)
+    close = 1e-12 if of_maps == torch.float64 else 1e-2
+    assert found.dtype == of_maps
+    torch.testing.assert_close(found.double(), exact, rtol=close, atol=close)
+    wanted = (True,) * (1 + len(maps))
+    slopes = weighted.backward(exact.to(of_maps), weights, layout, maps, sums, wanted)
+    exactly = weighted.backward(exact, weights.double(), layout, [y.double() for y in maps], known, wanted)
+    assert slopes[0] is not None and slopes[0].dtype == of_weights and {t.dtype for t in slopes[1]} == {of_maps}  # type: ignore[union-attr]
+    torch.testing.assert_close(slopes[1][0].double(), exactly[1][0], rtol=close, atol=5 * close)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("held", ["weights", "maps", "every second"])
+def test_what_nobody_asks_for_is_left_out_and_the_rest_stays_the_same(name: str, held: str) -> None:
+    weights, layout, maps = case(name)
+    inputs = [weights, *maps]
+    asked = {
+        "weights": [k > 0 for k in range(len(inputs))],
+        "maps": [k == 0 for k in range(len(inputs))],
+        "every second": [k % 2 == 0 for k in range(len(inputs))],
+    }[held]
+    total, sums = weighted.forward(weights, layout, maps)
+    every = weighted.backward(total.cos(), weights, layout, maps, sums, [True] * len(inputs))
+    some = weighted.backward(total.cos(), weights, layout, maps, sums, asked)
+    for want, a, b in zip(asked, (every[0], *every[1]), (some[0], *some[1]), strict=True):
+        assert (b is not None) == want
+        if b is not None:
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
 def test_second_derivatives_go_through_the_composed_form() -> None:
     weights, layout, maps = case("a fan")
     leaves = [t.requires_grad_() for t in (weights, *maps)]
@@ -82,9 +117,9 @@ for name in CASES:
         near(sums.mean, known.mean)
         near(sums.inverse, known.inverse)
         grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-        found, exactly = weighted_triton.backward(grad.to(dtype), weights, layout, maps, sums), weighted.backward(
-            grad, weights, layout, exact, known
-        )
+        wanted = (True,) * (1 + len(maps))
+        found = weighted_triton.backward(grad.to(dtype), weights, layout, maps, sums, wanted)
+        exactly = weighted.backward(grad, weights, layout, exact, known, wanted)
         scale = max(1.0, float(exactly[0].abs().max()))
         near(found[0] / scale, exactly[0] / scale)
         for a, b in zip(found[1], exactly[1], strict=True):

@@ -6,7 +6,9 @@ What makes it fast, all of it exact:
   all their channels, one batch norm over the concatenation.
 - On the CPU a separable convolution is one function with a way back of its own (`separable.py`): weight gradients of
   5x5 and dilated convolutions by the library's fast 3x3 kernel, and nothing kept but the map before it.
-- The weight of an operation is the scale of its last batch norm: no pass over the maps of its own, forward or back.
+- On the CPU the last batch norms of all edges and their weighted sums are one function (`weighted.py`), and what
+  convolutions see is repeated once for all of them. Elsewhere the weight of an operation is the scale of its last batch
+  norm: no pass over the maps of its own, forward or back.
 - Pools, their batch norm, ReLU and identity depend on the state alone: once per state, not per edge.
 - Second derivatives of batch norm in closed form (`twice`).
 - `none` contributes nothing and is left out; images lie channels-last, which CPU and GPU kernels prefer.
@@ -28,8 +30,9 @@ from torch.autograd.function import once_differentiable
 
 from darts_core import ops
 from darts_core.mix import EDGE, Mix
+from darts_core.nets import weighted
 from darts_core.nets.mixed import MixedCell, Supernet, passed_by
-from darts_core.nets.separable import Form, Separable, pointwise, repeated
+from darts_core.nets.separable import Form, Repeats, Separable, pointwise, repeated
 from darts_core.nets.weighted import Layout, WeightedNorms
 from darts_core.space import CellSpec, SearchSpace
 
@@ -190,9 +193,9 @@ class Fan(nn.Module):
     def _mixed(self, x: Tensor, weights: Tensor, moment: Mix | None) -> Tensor:
         """Equation 2 for every edge of the fan: (N, H', W', edges of this fan, channels of x)."""
         drop, dropout = (moment.drop, moment.dropout) if moment else ({}, {})
-        if self.sums is not None and self.alike and not drop and not dropout:
-            return self._fused(x, weights)
-        relus = {1: F.relu(x)}  # how often its channels are repeated -> the image that operations with weights see
+        if self.alike and not drop and not dropout and (sums := self._sums(x)) is not None:
+            return self._fused(x, weights, sums)
+        relus, repeats = {1: F.relu(x)}, Repeats()  # relus: times its channels are repeated -> what convolutions see
         total: Tensor | None = None
         for op, members in self.members.items():
             if not members:
@@ -203,30 +206,36 @@ class Fan(nn.Module):
             # the weight of an operation can be the scale of its batch norm, whose gradient the way back finds anyway
             scaled = bool(_layers(op, self.stride)) and not (dropped or self._apart(x))
             finish = partial(self._normalised, scale=column if scaled else None)
-            y = self._computed(op, x, relus, finish)  # (N, H', W', members or 1, C)
+            y = self._computed(op, x, relus, repeats, finish)  # (N, H', W', members or 1, C)
             if op in drop:
                 y = _drop(y, len(members), drop[op])
             if op in dropout and self.stride == 1:
                 y = F.dropout(y.expand(-1, -1, -1, len(members), -1), dropout[op])
             total = self._add(total, y, None if scaled else column.view(1, 1, 1, -1, 1), members)
+        repeats.made.clear()
         if total is None:
             zeros = ops.Zero(self.stride)(x).permute(0, 2, 3, 1).unsqueeze(3)
             return zeros.expand(-1, -1, -1, len(self.edges), -1)
         return total
 
-    def _fused(self, x: Tensor, weights: Tensor) -> Tensor:
+    def _sums(self, x: Tensor) -> Any:
+        """The module with the functions of `weighted.py` to use for such images; None: none."""
+        return self.sums if self.sums is not None or x.is_cuda or self._apart(x) else weighted
+
+    def _fused(self, x: Tensor, weights: Tensor, sums: Any) -> Tensor:
         """`_mixed` with all batch norms and weighted sums of the fan as one function of the maps before them."""
-        relus, maps, normed = {1: F.relu(x)}, [], []
+        relus, repeats, maps, normed = {1: F.relu(x)}, Repeats(), [], []
         names = [op for op, members in self.members.items() if members]
         shape = ()
         for op in names:
-            y = self._computed(op, x, relus, lambda map: map)
+            y = self._computed(op, x, relus, repeats, lambda map: map)
             shape = y.shape[:3]
             maps.append(y.flatten(0, 2).flatten(1))
             normed.append(ops.plain(op) != "skip_connect" or self.stride == 2)
+        repeats.made.clear()
         rows = weights.index_select(0, self._at(self.edges, weights.device))
         own = rows.index_select(1, self._at([self.ops.index(op) for op in names], weights.device))
-        total = WeightedNorms.apply(self.sums, Layout(tuple(normed), len(self.edges)), own, *maps)
+        total = WeightedNorms.apply(sums, Layout(tuple(normed), len(self.edges)), own, *maps)
         return total.view(*shape, len(self.edges), -1)  # type: ignore[union-attr]
 
     def _apart(self, x: Tensor) -> bool:
@@ -244,7 +253,9 @@ class Fan(nn.Module):
             total = term.new_zeros(*term.shape[:3], len(self.edges), term.shape[4])
         return total.index_add(3, self._at(members, y.device), term)
 
-    def _computed(self, op: str, x: Tensor, relus: dict[int, Tensor], finish: Callable[[Tensor], Tensor]) -> Tensor:
+    def _computed(
+        self, op: str, x: Tensor, relus: dict[int, Tensor], repeats: Repeats, finish: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """The operation for all its members; `finish` is the batch norm that it ends in, if it does."""
         name, op = op, ops.plain(op)
         if op == "max_pool_3x3":
@@ -258,7 +269,8 @@ class Fan(nn.Module):
             return self._reduced(relus[1], stacks["conv_1"], stacks["conv_2"], count, finish)  # type: ignore[index]
         twice, dilation = op.startswith("sep"), DILATION[op]
         if x.device.type == "cpu" and not self._apart(x):
-            y = Separable.apply(relus[1], stacks["1"], stacks["2"], Form(count, 1, self.stride, dilation, False))  # type: ignore[index]
+            form = Form(count, 1, self.stride, dilation, False)
+            y = Separable.apply(relus[1], stacks["1"], stacks["2"], form, repeats)  # type: ignore[index]
             if twice:
                 y = Separable.apply(y, stacks["5"], stacks["6"], Form(count, 1, 1, 1, True))  # type: ignore[index]
             return _spread(finish(y), count)  # type: ignore[arg-type]

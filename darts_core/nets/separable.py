@@ -26,6 +26,7 @@ from darts_core import ops
 
 EPS = 1e-5  # of batch norm, as in `ops.batch_statistics`
 DENSE_AT_MOST = 48  # channels up to which a grouped 1x1 convolution is one dense product
+NARROW = 16  # pixels of a row below which a whole image is filled with zeros, not its margins alone
 SMALLEST = 64  # pixels of an image below which the library's own weight gradient of a plain 5x5 is faster
 
 
@@ -80,19 +81,46 @@ def composed(x: Tensor, depthwise: Tensor, point: Tensor, form: Form) -> Tensor:
     return pointwise(y, point, form.groups)
 
 
+class Repeats:
+    """An image with its channels repeated, for all `Separable` that see it: made once forward and once on the way back.
+
+    Kept while somebody is still to ask, so that it costs no memory between the two.
+    """
+
+    def __init__(self) -> None:
+        self.made: dict[int, Tensor] = {}  # channels -> the image
+        self.users = 0  # whose way back is still to come
+
+    def of(self, x: Tensor, channels: int, lanes: int) -> Tensor:
+        """x (N, lanes*C, H, W) -> (N, channels, H, W)."""
+        if channels not in self.made:
+            self.made[channels] = repeated(x, channels // x.shape[1], lanes)
+        return self.made[channels]
+
+    def done(self) -> None:
+        """One of the users has it behind them."""
+        self.users -= 1
+        if self.users <= 0:
+            self.made.clear()
+
+
 class Separable(torch.autograd.Function):
     """x (N, C or K, H, W), depthwise (K, 1, k, k), point (K, K/groups, 1, 1) -> (N, K, H', W'), channels-last."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, depthwise: Tensor, point: Tensor, form: Form) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Tensor, depthwise: Tensor, point: Tensor, form: Form, repeats: Repeats | None = None
+    ) -> Tensor:
         mean = inverse = None
         if form.normed:
             z, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, EPS)
             seen = z.relu_()
         else:
-            seen = _seen(x, depthwise.shape[0], form)
+            repeats = repeats or Repeats()
+            repeats.users += ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+            seen = _seen(x, depthwise.shape[0], form, repeats)
         ctx.save_for_backward(x, depthwise, point, mean, inverse)
-        ctx.form = form
+        ctx.form, ctx.repeats = form, repeats
         return pointwise(_depthwise(seen, depthwise, form), point, form.groups)
 
     @staticmethod
@@ -105,7 +133,7 @@ class Separable(torch.autograd.Function):
                 inputs = [t for t, want in zip((x, depthwise, point), wanted, strict=True) if want]
                 total = composed(x, depthwise, point, form)
                 found = iter(torch.autograd.grad(total, inputs, grad, create_graph=True))
-            return (*(next(found) if want else None for want in wanted), None)
+            return (*(next(found) if want else None for want in wanted), None, None)
         for_x, for_depthwise, for_point = wanted
         K, seen = depthwise.shape[0], None
         if for_depthwise or for_point or form.normed:
@@ -113,7 +141,8 @@ class Separable(torch.autograd.Function):
                 variance = inverse.pow(-2) - EPS
                 seen = torch.native_batch_norm(x, None, None, mean, variance, False, 0.0, EPS)[0].relu_()
             else:
-                seen = _seen(x, K, form)
+                seen = _seen(x, K, form, ctx.repeats)
+                ctx.repeats.done()
         of_x = of_depthwise = of_point = None
         if for_point:
             of_point = _pointwise_gradient(grad, _depthwise(seen, depthwise, form), point, form.groups)  # type: ignore[arg-type]
@@ -132,15 +161,15 @@ class Separable(torch.autograd.Function):
                 )[0]
             else:
                 of_x = _gathered(of_x, x, form)
-        return of_x, of_depthwise, of_point, None
+        return of_x, of_depthwise, of_point, None, None
 
 
-def _seen(x: Tensor, channels: int, form: Form) -> Tensor:
+def _seen(x: Tensor, channels: int, form: Form, repeats: Repeats) -> Tensor:
     """What the depthwise convolution sees of x, its channels repeated."""
     part = x[:, :, ::2, ::2] if form.halved else x
     if channels == x.shape[1]:
         return part.contiguous(memory_format=torch.channels_last)
-    return repeated(part, channels // x.shape[1], form.lanes)
+    return repeated(part, channels // x.shape[1], form.lanes) if form.halved else repeats.of(x, channels, form.lanes)
 
 
 def _gathered(grad: Tensor, x: Tensor, form: Form) -> Tensor:
@@ -228,12 +257,11 @@ def _of_shifts(grad: Tensor, x: Tensor, weight: Tensor, dilation: int) -> Tensor
     count = N * rows * columns  # pixels, margins included
     shift = front * (columns + 1)
     before = -(-shift // (d * columns)) * d * columns
-    images = x.new_zeros((before + count + shift) * K)
-    images[before * K : (before + count) * K].view(N, rows, columns, K)[:, front : front + H, front : front + W] = (
-        x.permute(0, 2, 3, 1)
-    )
-    slopes = x.new_zeros(count * K)
-    slopes.view(N, rows, columns, K)[:, front : front + H, front : front + W] = grad.permute(0, 2, 3, 1)
+    images, slopes = x.new_empty((before + count + shift) * K), x.new_empty(count * K)
+    images[: before * K] = 0
+    images[(before + count) * K :] = 0
+    for room, image in ((images[before * K : (before + count) * K], x), (slopes, grad)):
+        _placed(room.view(N, rows, columns, K), image.permute(0, 2, 3, 1), front)
 
     high, wide, deep = N * rows // d, columns, d * K  # two pixels as one, two rows as one
     steps = (high * wide * deep, 1, wide * deep, deep)
@@ -254,6 +282,19 @@ def _of_shifts(grad: Tensor, x: Tensor, weight: Tensor, dilation: int) -> Tensor
         for j, right in enumerate((-d, d)):
             found[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3] = three(down, right)
     return found.unsqueeze(1)
+
+
+def _placed(room: Tensor, image: Tensor, front: int) -> None:
+    """Copy (N, H, W, K) into the larger `room`, `front` zeros before its rows and columns and zeros behind them."""
+    (H, W), middle = image.shape[1:3], slice(front, front + image.shape[1])
+    if W < NARROW:
+        room.zero_()
+    else:  # the margins alone
+        room[:, :front] = 0
+        room[:, front + H :] = 0
+        room[:, middle, :front] = 0
+        room[:, middle, front + W :] = 0
+    room[:, middle, front : front + W] = image
 
 
 def _of_phases(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:

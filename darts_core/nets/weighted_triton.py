@@ -222,8 +222,8 @@ def forward(weights: Tensor, layout: Layout, maps: Sequence[Tensor]) -> tuple[Te
 
 
 def backward(
-    grad: Tensor, weights: Tensor, layout: Layout, maps: Sequence[Tensor], sums: Sums
-) -> tuple[Tensor, list[Tensor]]:
+    grad: Tensor, weights: Tensor, layout: Layout, maps: Sequence[Tensor], sums: Sums, wanted: Sequence[bool]
+) -> tuple[Tensor | None, list[Tensor | None]]:
     """As `weighted.backward`."""
     maps = [y.contiguous() for y in maps]
     rows, width = grad.shape
@@ -239,6 +239,9 @@ def backward(
         K=count, SHARED=_bits(shared), **blocks, ACC=acc,
     )  # fmt: skip
     s1, s2 = s1.sum(0), s2.sum(0)
+    of_weights = s2.view(count, layout.edges, channels).sum(2).t().to(weights.dtype) if wanted[0] else None
+    if not any(wanted[1:]):
+        return of_weights, [None] * count
     found = [torch.empty_like(y) for y in maps]
     grid = (triton.cdiv(rows, blocks["BLOCK_M"]), triton.cdiv(width, blocks["BLOCK_C"]))
     if not all(shared):
@@ -249,10 +252,9 @@ def backward(
     blocks = _blocks(channels)
     grid = (triton.cdiv(rows, blocks["BLOCK_M"]), triton.cdiv(channels, blocks["BLOCK_C"]))
     for k, y in enumerate(maps):
-        if shared[k]:
+        if shared[k] and wanted[1 + k]:
             _back_shared[grid](
                 y, found[k], grad, *sums, wide, s1, s2, rows, width, channels, layout.edges,
                 K=count, INDEX=k, NORMED=layout.normed[k], **blocks, ACC=acc,
             )  # fmt: skip
-    of_weights = s2.view(count, layout.edges, channels).sum(2).t().to(weights.dtype)
-    return of_weights, found
+    return of_weights, [y if want else None for y, want in zip(found, wanted[1:], strict=True)]
