@@ -134,7 +134,7 @@ class Board {
       asked: null,
       run: data.run,
       records: null,
-      story: new Story(),
+      story: new Story(data.cells),
       status: data.status ?? { state: "starting", step: 0 },
       view: { mode: "follow", step: 0, speed: data.view.speed, loop: data.view.play },
       index: 0,
@@ -252,7 +252,7 @@ class Board {
 
   takeHistory(head, raw) {
     this.records = new Records(head.layout, head.record_bytes);
-    this.story = new Story();
+    this.story = new Story(this.data.cells);
     this.marked = new Uint8Array(0);
     this.takeEvents(head.events);
     this.takeSteps(raw);

@@ -350,7 +350,8 @@ function shares(mix, edges, n) {
 
 /** What the events add up to: marks on the charts, probes, start-up phases, trainings, the end. */
 class Story {
-  constructor() {
+  constructor(cells) {
+    this.cells = cells;
     this.events = [];
     this.read([]);
   }
@@ -364,7 +365,7 @@ class Story {
   read(events) {
     const of = (type) => events.filter((event) => event.type === type);
     this.marks = events
-      .map(markOf)
+      .map((event) => markOf(event, this.cells))
       .filter(Boolean)
       .sort((a, b) => a.step - b.step);
     this.epochs = of("epoch");
@@ -382,9 +383,9 @@ class Story {
 
 /** A line on every chart: {step, text, kind} with kind "edit", "alarm", "rewind" or "stage"; null for what changes
     nothing. */
-function markOf(event) {
+function markOf(event, cells) {
   if (event.type === "applied" && event.accepted && !QUIET.includes(event.kind)) {
-    return { step: event.step, text: `${orderWords(event)} at step ${event.step}`, kind: "edit" };
+    return { step: event.step, text: `${orderWords(event, cells)} at step ${event.step}`, kind: "edit" };
   }
   if (event.type === "alarm") return { step: event.step, text: `${event.level} at step ${event.step}`, kind: "alarm" };
   if (event.type === "rewound") {
@@ -396,10 +397,21 @@ function markOf(event) {
   return null;
 }
 
-/** An order or its answer in words, as darts_core/events.py says it. */
-function orderWords({ kind, name, value }) {
+/** An order or its answer in words, as darts_core/legal.py says it: edges are called as in the picture. */
+function orderWords({ kind, name, value }, cells) {
   if (kind === "set") return `${name} = ${short(value)}`;
-  return [kind, value ? `${value} on` : "", name ?? ""].filter(Boolean).join(" ");
+  return [kind, value ? `${value} on` : "", ON_EDGES.includes(kind) ? edgeWords(name, cells) : (name ?? "")].filter(Boolean).join(" ");
+}
+
+const LOW = { k: "\u2096", "-": "\u208B", 1: "\u2081", 2: "\u2082" }; // characters of a subscript
+
+/** "normal-0-2" by its ends: "c_{k-2} to node 0, normal cell", the subscript set low. */
+function edgeWords(name, cells) {
+  const [, kind, ...ends] = /^(.+)-(\d+)-(\d+)$/.exec(name) ?? [];
+  if (!cells[kind] || ends.some((state) => !cells[kind].states[state])) return name;
+  const low = (label) => label.replace(/_\{(.+?)\}/, (_, sub) => [...sub].map((c) => LOW[c] ?? c).join(""));
+  const [source, target] = ends.map((state) => low(cells[kind].states[state]));
+  return `${source} to ${target}${Object.keys(cells).length > 1 ? `, ${kind} cell` : ""}`;
 }
 
 /** What an edge may hold after orders about it: its row of the space, then pin, ban and reset in turn, as

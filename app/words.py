@@ -89,9 +89,13 @@ def preset_of(config: Mapping[str, Any]) -> str | None:
 
 
 def heading(info: Mapping[str, Any]) -> str:
-    """The title that a run was given, else that of its preset, else its name."""
+    """The title that a run was given, else that of its preset, else its name; of a branch what it is a branch of."""
+    if info["title"] != info["name"]:
+        return info["title"]
+    if info["parent"]:
+        return f"Branch of {info['parent']['run']}"
     preset = preset_of(info["config"])
-    return info["title"] if info["title"] != info["name"] or preset is None else PRESETS[preset].title
+    return info["name"] if preset is None else PRESETS[preset].title
 
 
 def described(info: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from darts_core.errors import BadInput, unknown
+from darts_core.events import Scalar, order_words
 from darts_core.space import CellSpec, Edge, SearchSpace
 
 ON_EDGES = ("pin", "ban", "reset")  # orders about an edge
@@ -27,6 +28,23 @@ def edge_named(space: SearchSpace, name: object) -> tuple[str, int]:
     if not isinstance(name, str) or name not in known:
         raise unknown("", "edge", str(name)[:60], known)
     return known[name]
+
+
+def said_of_edge(space: SearchSpace | None, kind: str, name: str | None, value: Scalar) -> str:
+    """`order_words`, an edge called by what stands at its ends in the picture: "ban skip_connect on input to node 1".
+
+    Words of an order that is about no edge of the space, or without a space, are those of `order_words`.
+    """
+    try:
+        if space is None or kind not in ON_EDGES:
+            return order_words(kind, name, value)
+        cell_kind, edge = edge_named(space, name)
+    except BadInput:
+        return order_words(kind, name, value)
+    cell = space.cells[cell_kind]
+    source, target = (cell.state_name(state) for state in cell.edges[edge])
+    where = f"{source} to {target}" + (f", {cell_kind} cell" if len(space.cells) > 1 else "")
+    return order_words(kind, where, value)
 
 
 def row_after(cell: CellSpec, edge: int, row: np.ndarray, order: str, op: object = None) -> np.ndarray:

@@ -102,6 +102,8 @@ def test_a_run_is_described_in_one_line_and_headed_by_its_title_or_preset() -> N
     assert described(facts | mine).startswith("darts + beta + skip-stop on digits, space wide with 3 nodes")
     assert heading(facts) == "Test run x"
     assert heading(facts | {"title": "x"}) == PRESETS["collapse"].title
+    branch = facts | {"title": "x", "parent": {"run": "one", "epoch": 3}}
+    assert heading(branch) == "Branch of one", "half a search on noisy labels is not the preset that was measured"
 
 
 @pytest.mark.parametrize("path", sorted(APP.rglob("*.py")), ids=lambda path: path.name)

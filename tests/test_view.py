@@ -338,6 +338,15 @@ def test_marks_are_the_edits_that_took_effect_the_alarms_and_new_stages(events: 
     assert [mark.step for mark in found] == sorted(mark.step for mark in found)
 
 
+def test_an_order_about_an_edge_calls_it_as_the_picture_does(space: SearchSpace) -> None:
+    ban = applied(5, "normal-0-3", 0, 1) | {"kind": "ban", "value": "skip_connect"}
+    assert [mark.text for mark in tables.marks([ban])] == ["ban skip_connect on normal-0-3 at step 5"]
+    (said,) = tables.marks([ban], space)
+    assert said.text == "ban skip_connect on c\u2096\u208b\u2082 to node 1, normal cell at step 5"
+    (unknown,) = tables.marks([ban | {"name": "normal-9-9"}], space)
+    assert "on normal-9-9" in unknown.text
+
+
 def test_a_run_on_text_is_told_in_perplexities_and_one_on_images_in_accuracies() -> None:
     def told(accuracy: float, **metrics: float) -> dict:
         return {"type": "trained", "role": "derived", "accuracy": accuracy, "test_accuracy": None, "metrics": metrics}

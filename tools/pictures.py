@@ -61,16 +61,6 @@ def paused(folder: Path) -> Iterator[None]:
         process.wait()
 
 
-def pending(folder: Path) -> Iterator[None]:
-    """A running search with orders that wait."""
-    scene = written.running(folder)
-    next(scene)
-    runs.send_order(folder, "one", "set", name="a_lr", value=0.05)
-    runs.send_order(folder, "one", "ban", name="normal-0-2", value="skip_connect")
-    yield
-    next(scene, None)
-
-
 def stopped(folder: Path) -> Iterator[None]:
     """A search that was told to stop."""
     process = paused(folder)
@@ -106,7 +96,6 @@ STATES: dict[str, Scene] = {
     "starting": written.starting,
     "running": written.running,
     "paused": paused,
-    "pending": pending,
     "collapsed": collapsed,
     "finished": real(f"search --preset tiny --name one {SHORT}"),
     "stopped": stopped,
@@ -139,6 +128,7 @@ VIEWS: dict[str, View] = {
     "live": View(""),
     "live-settings": View("", (("text", "All settings"),)),
     "live-edge": View("", (("edge", "1"),)),
+    "live-pending": View("", (("edge", "1"), ("button", "Ban skip_connect on this edge"))),
     "live-steer": View("", (("button", "Steer"),)),
     "live-branch": View("", (("button", "Branch"),)),
     "live-cure": View("", (("button", "Rewind and cure"),)),
@@ -184,7 +174,8 @@ def opened(page: Page, role: str, name: str) -> bool:
         found.focus()
         page.keyboard.press("Enter")
     elif role == "row":
-        found.click(position={"x": 16, "y": 52})
+        box = found.bounding_box() or {"x": 0, "y": 0}
+        page.mouse.click(box["x"] + 16, box["y"] + 52)
     else:
         found.click()
     settled(page)

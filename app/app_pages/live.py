@@ -74,9 +74,12 @@ def head(name: str, drawn: tuple[str, bool, bool]) -> None:
         starting.long_start(name, time.time() - source.reader.info["created"])
 
 
-def announce(config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """A search on noisy labels always says so; its control is one click away. `found`: its newest collapse level."""
-    ours = preset_of(config) == "collapse"
+def announce(config: Mapping[str, Any], found: Mapping[str, Any], branched: bool) -> None:
+    """A search on noisy labels always says so; its control is one click away.
+
+    `found`: its newest collapse level. `branched`: it is not one of those that were counted.
+    """
+    ours = preset_of(config) == "collapse" and not branched
     collapsed = config.get("space") == "s2" and found.get("level") == "collapsed"
     said = noise(config, ours, collapsed)
     if said is None:
@@ -205,7 +208,8 @@ with st.container(horizontal=True, gap="small"):
     steering.place(lives and begun and not trains, "Steer", "tune", "Change settings while it runs.", *panel)
     with st.container(width="content"):
         to_train = ended and ending.trains(info)
-        if to_train and cell is not None and ending.train(current, info, cell["genotype"], invites=state != "failed"):
+        invites = state != "failed" and not empty
+        if to_train and cell is not None and ending.train(current, info, cell["genotype"], invites):
             st.rerun()
     panel = (going_back.branch, current, config)
     steering.place(ours and begun, "Branch", "call_split", "Go back to an epoch and change something.", *panel)
@@ -217,7 +221,7 @@ if lives:
 if ours:
     going_back.tree(current)
 last = next((event for event in reversed(events) if event["type"] == "epoch"), {})
-announce(config, last.get("collapse", {}))
+announce(config, last.get("collapse", {}), info["parent"] is not None)
 if state in ("failed", "interrupted"):
     ending.broken(current, ours)
 if state == "corrupt":

@@ -13,6 +13,7 @@ from app.board import board, build_board_data
 from app.words import STATES, described, escaped, heading
 from darts_core import runs
 from darts_core.errors import BadInput
+from darts_core.space import SearchSpace
 from darts_core.view.tables import marks
 
 ROOT = runs.runs_root()
@@ -35,9 +36,9 @@ def go_to(step: int) -> None:
     st.session_state["replay-version"] = st.session_state.get("replay-version", 0) + 1
 
 
-def moments(events: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
+def moments(events: Sequence[Mapping[str, Any]], space: SearchSpace) -> list[tuple[int, str]]:
     """(step, words) of what one may want to see: orders, alarms, rewinds, and the lowest validation loss."""
-    found = [(mark.step, mark.text) for mark in marks(events)]
+    found = [(mark.step, mark.text) for mark in marks(events, space)]
     lows = [
         (event["metrics"]["valid_loss"], event["step"])
         for event in events
@@ -55,15 +56,17 @@ def shown_step() -> int | None:
     return int(text) if text.isdecimal() and len(text) < 10 else None
 
 
-def bookmarks(name: str, created: float, last: int, events: Sequence[Mapping[str, Any]]) -> None:
+def bookmarks(name: str, info: Mapping[str, Any], last: int, events: Sequence[Mapping[str, Any]]) -> None:
     """Steps worth going back to: what happened in the run, and what people marked."""
+    created = float(info["created"])
     try:
+        space = SearchSpace.from_json(info["space"], name)
         kept = notes.read(ROOT, name, created)
     except BadInput as problem:
         choose.trouble(problem)
         return
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-        for step, words in moments(events):
+        for step, words in moments(events, space):
             st.button(
                 f"step {step:,}: {escaped(words.replace(f' at step {step}', ''))}",
                 icon=":material/flag:",
@@ -161,5 +164,5 @@ if status["state"] == "failed":
 if not status["step"]:
     st.info("No step was recorded, so there is nothing to replay.", icon=":material/info:")
     st.stop()
-bookmarks(current, float(info["created"]), status["step"], events)
+bookmarks(current, info, status["step"], events)
 the_board(info)

@@ -46,7 +46,8 @@ def took(root: str, name: str, created: float) -> tuple[dict[str, Any], float] |
         events, _ = reader.events(0)
     except BadInput:
         return None
-    return (reader.info["config"], events[-1]["time"] - created) if events else None
+    whole = events and reader.info["parent"] is None  # of a branch that is not the time of a whole search
+    return (reader.info["config"], events[-1]["time"] - created) if whole else None
 
 
 def seconds_here(preset: str) -> tuple[float | None, str]:

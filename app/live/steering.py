@@ -14,9 +14,10 @@ from app.words import escaped
 from darts_core import runs
 from darts_core.config import steerable
 from darts_core.errors import BadInput
-from darts_core.events import order_words
+from darts_core.legal import said_of_edge
+from darts_core.space import SearchSpace
 
-SHOWN = 4  # of the latest answers
+SHOWN = 3  # orders that wait, and the latest answers
 FIRST = ("a_lr", "w_lr", "temperature", "skip_dropout", "a_decay", "w_decay", "order")  # what one steers most, on top
 
 
@@ -27,7 +28,15 @@ def send(run: str, kind: str, /, *, name: str | None = None, value: Any = None) 
     except BadInput as problem:
         st.session_state.setdefault("unsent", []).append(str(problem))
         return
-    st.session_state.setdefault("orders", {})[sent] = order_words(kind, name, value)
+    st.session_state.setdefault("orders", {})[sent] = said_of_edge(space_of(run), kind, name, value)
+
+
+def space_of(run: str) -> SearchSpace | None:
+    """The space in whose words an order is told; None where it cannot be read."""
+    try:
+        return SearchSpace.from_json(stream.feed(run).reader.info["space"], run)
+    except BadInput:
+        return None
 
 
 @st.fragment(run_every=1.0)
@@ -44,8 +53,9 @@ def answers(name: str) -> None:
     with st.container(horizontal=True, gap="small"):
         for words in waiting.values():
             st.badge(f"{escaped(words)}: pending", color="gray", icon=":material/hourglass_empty:")
-        for event in reversed(applied[-SHOWN:]):
-            words = order_words(event["kind"], event["name"], event["value"])
+        space = space_of(name)
+        for event in applied[: -1 - max(0, SHOWN - len(waiting)) : -1]:
+            words = said_of_edge(space, event["kind"], event["name"], event["value"])
             said = f"applied at step {event['step']}" if event["accepted"] else f"refused: {event['reason']}"
             st.badge(f"{escaped(words)}: {escaped(said)}", color="green" if event["accepted"] else "gray")
 

@@ -52,7 +52,7 @@ def chart_data(run: Recorded, names: Sequence[str] = CHARTS) -> list[dict[str, A
     table = columns(run.steps, run.metrics, run.events, run.space, kind)
     made = []
     for name in names:
-        figure = filled(templates(run.space.cells[kind].ops)[name], table, marks(run.events))
+        figure = filled(templates(run.space.cells[kind].ops)[name], table, marks(run.events, run.space))
         if any(value is not None for trace in figure["data"] for value in trace["y"]):
             title = figure["layout"]["title"]["text"]
             if name == "shares" and len(run.space.cells) > 1:

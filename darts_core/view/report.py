@@ -20,6 +20,7 @@ from darts_core.derive import derive, kept_edges
 from darts_core.errors import BadInput
 from darts_core.events import short
 from darts_core.runs import RunReader
+from darts_core.space import SearchSpace
 from darts_core.view import explain, tables
 from darts_core.view.lecture import lecture_css, lecture_data, lecture_js, reason_cards, training_cards
 from darts_core.view.palette import KIND_TITLES
@@ -86,7 +87,7 @@ def report(reader: RunReader) -> bytes:
         _paragraph(_described(run, status.state, status.message)),
         *body,
         *_worth(run.events),
-        *_happened(run.events),
+        *_happened(run.events, run.space),
         "<h2>Make it again</h2>",
         f"<pre>{escape(reproduction(run.info))}</pre>",
         _settings(run.info),
@@ -211,8 +212,8 @@ def _worth(events: Sequence[Mapping[str, Any]]) -> list[str]:
     return said
 
 
-def _happened(events: Sequence[Mapping[str, Any]]) -> list[str]:
-    found = tables.marks(events)[:200]
+def _happened(events: Sequence[Mapping[str, Any]], space: SearchSpace) -> list[str]:
+    found = tables.marks(events, space)[:200]
     rows = [[f"{mark.step:,}", mark.text] for mark in found]
     return ["<h2>What happened</h2>", _table(("step", "what"), rows)] if rows else []
 

@@ -16,7 +16,7 @@ import numpy as np
 from darts_core.cost import Costs
 from darts_core.cost import derived as derived_cost
 from darts_core.derive import Collapse, collapse, derive
-from darts_core.events import order_words
+from darts_core.legal import said_of_edge
 from darts_core.space import SearchSpace
 
 Events = Iterable[Mapping[str, Any]]
@@ -124,12 +124,15 @@ def probes(events: Events) -> dict[str, np.ndarray]:
     return table
 
 
-def marks(events: Events) -> list[Mark]:
-    """Applied orders that change the search, collapse alarms, returns to an earlier epoch, and new stages."""
+def marks(events: Events, space: SearchSpace | None = None) -> list[Mark]:
+    """Applied orders that change the search, collapse alarms, returns to an earlier epoch, and new stages.
+
+    space: of the run, so that edges are called as in its picture.
+    """
     found = []
     for event in events:
         if event["type"] == "applied" and event["accepted"] and event["kind"] not in QUIET:
-            what = order_words(event["kind"], event["name"], event["value"])
+            what = said_of_edge(space, event["kind"], event["name"], event["value"])
             found.append(Mark(event["step"], f"{what} at step {event['step']}", "edit"))
         elif event["type"] == "alarm":
             found.append(Mark(event["step"], f"{event['level']} at step {event['step']}", "alarm"))
