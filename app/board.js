@@ -201,8 +201,8 @@ class Board {
       this.heat.el,
       ...this.charts.slice(3).map((c) => c.card),
     );
-    const keys =
-      "Keys: Space pauses the view, \u2190 \u2192 one step, L follows, T shows the numbers; Tab and Enter choose an edge. Drag over a chart to zoom, double-click to see all, click to go to that step.";
+    const choose = fixed ? "" : "; Tab and Enter choose an edge";
+    const keys = `Keys: Space pauses the view, \u2190 \u2192 one step, L follows, T shows the numbers${choose}. Drag over a chart to zoom, double-click to see all, click to go to that step.`;
     this.root.replaceChildren(
       this.transport.el,
       this.statusLine.el,

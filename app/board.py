@@ -22,7 +22,7 @@ from darts_core.errors import BadInput
 from darts_core.genotype import CellGenes, Gene, Genotype
 from darts_core.legal import edge_name
 from darts_core.space import CellSpec, SearchSpace
-from darts_core.view.figures import cost_templates, templates, text_templates, truth_templates
+from darts_core.view.figures import cost_templates, measured_on, templates, text_templates, truth_templates
 from darts_core.view.layout import cell_layout
 from darts_core.view.palette import KIND_TITLES, OP_MEANING, colours
 
@@ -110,7 +110,7 @@ def build_board_data(
         "view": checked_view(space, view or {}),
         "cells": {kind: _cell(kind, cell) for kind, cell in space.cells.items()},
         "meanings": {op: OP_MEANING.get(op, "") for op in ops},
-        "figures": templates(ops) | cost_templates() | text_templates() | truth_templates(),
+        "figures": templates(ops, measured_on(info)) | cost_templates() | text_templates() | truth_templates(),
         "known": truth.known_cells(info, events),
         "text": "recurrent" in space.cells,
         "costs": None if fixed else cost_tables(space, info, events),

@@ -375,7 +375,7 @@ function cellPanel(board) {
     const spec = board.data.cells[kind];
     const host = make("div", { class: "db-ribbon" });
     const ribbon = mountRibbon(host, {
-      onEdge: (edge) => board.pickEdge(kind, edge),
+      onEdge: board.data.fixed ? null : (edge) => board.pickEdge(kind, edge), // nothing is said of an edge alone then
       onOp: (op) => board.point(op),
     });
     const title = make("h4", {}, spec.title);
@@ -391,7 +391,7 @@ function cellPanel(board) {
       const weights = board.mix(kind);
       const kept = board.show === "derived" && board.records?.count ? board.derived(kind).kept : null;
       ribbon.update({ ...spec, weights, kept, held: board.held(kind), tween, alt: spec.title });
-      ribbon.select(board.edge.kind === kind ? board.edge.index : -1);
+      ribbon.select(board.edge.kind === kind && !board.data.fixed ? board.edge.index : -1);
     }
     cell.set(board.cell);
     show.set(board.show);

@@ -8,7 +8,9 @@ from typing import Any
 import streamlit as st
 
 from app.choose import one_of, trouble
+from app.words import percent
 from darts_core import runs, tally
+from darts_core.config import PRESETS
 from darts_core.errors import BadInput
 from darts_core.view.contest import contest_svg
 
@@ -36,11 +38,32 @@ def contests() -> None:
         st.caption("There is no comparison yet. To make one (it goes on where it was interrupted):")
         st.code("python -m darts_core compare --methods darts,random --seeds 0-4 --budget 60s", language=None)
         return
-    picked = one_of("Comparison", list(found), "contest", lambda name: name if name in own else f"recorded: {name}")
+    titles = {
+        name: f"{name} · {described(path)}" if name in own else f"recorded: {described(path)}"
+        for name, path in found.items()
+    }
+    picked = one_of("Comparison", list(found), "contest", titles.__getitem__)
     try:
         show(tally.read(found[picked]))
     except BadInput as problem:
         trouble(problem)
+
+
+def described(folder: Path) -> str:
+    """What a comparison compared, in words: "Every cell known; random, evolution, reinforce over 10 seeds"; of one
+    that cannot be read, its name.
+    """
+    try:
+        found = tally.read(folder)
+        preset, settings, seeds = (found.about[part] for part in ("preset", "settings", "seeds"))
+        title = PRESETS[preset].title if preset in PRESETS else f"Searches on {settings['dataset']}"
+        noise = float(settings.get("label_noise", 0))
+        methods = list(dict.fromkeys(row.method.partition(":")[0] for row in found.rows))
+        said = ", ".join(methods) if len(methods) <= 3 else f"{len(methods)} methods"
+        shared = f", {percent(noise)} of the labels random" if noise else ""
+        return f"{title}{shared}; {said} over {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    except (BadInput, KeyError, TypeError, ValueError):
+        return folder.name
 
 
 def show(found: tally.Tally) -> None:

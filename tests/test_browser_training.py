@@ -50,6 +50,13 @@ def test_a_training_shows_its_curves_and_its_cell_and_nothing_that_only_a_search
     assert "DARTS_V2 trained from scratch on digits" in tab.inner_text("body")
     worth = tab.locator(".db-alone").inner_text()
     assert "of the test images" in worth and "multiply-adds per image" in worth and "parameters" in worth
+    words = tab.inner_text(".darts-board")
+    assert "test dashed" in words and "validation" not in words, "what is measured beside training are test images"
+    edges = tab.locator(".darts-board .rb-edge")
+    assert edges.count() and tab.locator(".darts-board :is(.rb-selected, .rb-edge[tabindex])").count() == 0
+    edges.first.locator(".rb-pick").click(force=True)
+    assert tab.locator(".darts-board .rb-selected").count() == 0, "nothing can be chosen where nothing is searched"
+    assert "choose an edge" not in words
     assert "healthy" not in tab.inner_text("body"), "a given cell has not collapsed or kept from it"
     beside = "document.querySelector('.db-main').contains(document.querySelector('.db-charts'))"
     assert tab.evaluate(beside), "the curves stand beside the cell, not below it"

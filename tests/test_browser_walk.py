@@ -117,7 +117,7 @@ def test_a_newcomer_goes_from_the_command_to_a_trained_cell_by_clicks_alone(brow
         with clock.step("watch the branch to its end"):
             finished(page, 180 * slack)
         with clock.step("compare: parent and branch under one scrubber"):
-            page.get_by_text("A family of 2 searches").click()
+            page.get_by_text("A family of 2 runs").click()
             page.get_by_role("link", name="Compare them").click()
             page.locator(".lecture .rb-edge").first.wait_for()
             expect(page.locator(".lecture .lc-card[data-run]")).to_have_count(2, timeout=30_000 * slack)

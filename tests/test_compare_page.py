@@ -161,7 +161,9 @@ def test_your_own_comparison_stands_beside_the_recorded_ones(folder: Path) -> No
     shutil.copytree(BUNDLED / "nb3-look-up", folder.parent / "comparisons" / "mine")
     shutil.copytree(BUNDLED / "nb3-look-up", folder.parent / "comparisons" / "Not a name!")
     options = next(box for box in page().selectbox if box.label == "Comparison").options
-    assert "mine" in options and "recorded: nb3-look-up" in options
+    known = "Every cell known; random, evolution, reinforce over 10 seeds"
+    assert f"mine · {known}" in options and f"recorded: {known}" in options
+    assert "recorded: Every cell known, 40 % of the labels random; 7 methods over 5 seeds" in options
     assert not any("Not a name" in option for option in options)
 
 

@@ -373,6 +373,24 @@ def test_every_trace_names_a_column_that_exists(space: SearchSpace, steps: np.nd
             assert len(x) == len(y) <= tables.POINTS, (name, trace["name"])
 
 
+@pytest.mark.parametrize(
+    ("config", "cells", "word"),
+    [
+        ({"strategy": "darts"}, {"normal": {}}, "validation"),
+        ({"strategy": "evaluate", "train_on": "all"}, {"normal": {}}, "test"),
+        ({"strategy": "evaluate", "train_on": "split"}, {"normal": {}}, "validation"),
+        ({"strategy": "evaluate", "train_on": "all"}, {"recurrent": {}}, "validation"),  # text has a part for it
+    ],
+)
+def test_curves_are_named_after_what_they_are_measured_on(config: dict, cells: dict, word: str) -> None:
+    measured = figures.measured_on({"config": config, "space": {"cells": cells}})
+    assert measured == word
+    for name in ("loss", "accuracy"):
+        figure = figures.templates(["none"], measured)[name]
+        assert {trace["name"] for trace in figure["data"]} == {"train", word}
+        assert f"{word} dashed" in figure["layout"]["meta"]["about"]
+
+
 def test_a_filled_figure_holds_the_numbers_and_every_mark(
     space: SearchSpace, steps: np.ndarray, events: list[dict]
 ) -> None:

@@ -170,7 +170,7 @@ def tree(name: str) -> None:
     found = family(there, name)
     if len(found) < 2:
         return
-    with st.expander(f"A family of {len(found)} searches", icon=":material/account_tree:", key="family"):
+    with st.expander(f"A family of {len(found)} runs", icon=":material/account_tree:", key="family"):
         for relative in found:
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 lead = "\u2003\u2003" * (relative.depth - 1) + "\u2514\u2500 " if relative.depth else ""

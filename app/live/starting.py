@@ -100,7 +100,7 @@ def new_search() -> None:
     if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch", key="start"):
         start(PRESETS[chosen].watched(**given))
     busy = sum(run.state == "running" for run in mine())
-    shared = f" {busy} other {'search shares' if busy == 1 else 'searches share'} the cores now." if busy else ""
+    shared = f" {busy} other {'run shares' if busy == 1 else 'runs share'} the cores now." if busy else ""
     st.caption((f"{about(seconds).capitalize()}, {known}." if seconds else "Hours without a GPU.") + shared)
     panel = st.expander("All settings", key=f"all-settings-{chosen}", on_change="rerun")
     with panel:

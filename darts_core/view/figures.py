@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from darts_core.config import EVALUATE
 from darts_core.view.palette import INK, LINE, MUTED, SKIP_COLOUR, colour, rgba
 from darts_core.view.tables import Mark
 
@@ -25,8 +26,17 @@ Template = dict[str, Any]
 PERCENT = {"tickformat": ".0%", "range": [0, 1]}
 
 
-def templates(ops: Sequence[str]) -> dict[str, Template]:
-    """Every figure by name, for a space with these operations.
+def measured_on(info: Mapping[str, Any]) -> str:
+    """What the curve beside that of the training images is of, by the `run.json` of a run: "validation", or "test"
+    where one cell is trained on all other images, and nothing is chosen by what is measured.
+    """
+    config = info.get("config", {})
+    alone = config.get("strategy") == EVALUATE and config.get("train_on", "all") == "all"
+    return "test" if alone and "recurrent" not in info["space"].get("cells", {}) else "validation"
+
+
+def templates(ops: Sequence[str], measured: str = "validation") -> dict[str, Template]:
+    """Every figure by name, for a space with these operations; `measured` as `measured_on` says.
 
     "edge": the weights of one edge over time. "shares": the part of all edges that each operation has. "loss" and
     "accuracy": of the batches, train solid and validation dashed. "entropy" and "eigenvalue": probes at ends of epochs.
@@ -46,14 +56,14 @@ def templates(ops: Sequence[str]) -> dict[str, Template]:
         ),
         "loss": _figure(
             "Loss",
-            "Cross-entropy of the batches in nats: train solid, validation dashed. Lower is better.",
-            _pair("loss", ".3f"),
+            f"Cross-entropy of the batches in nats: train solid, {measured} dashed. Lower is better.",
+            _pair("loss", ".3f", measured),
             {"yaxis": {"rangemode": "normal"}},
         ),
         "accuracy": _figure(
             "Accuracy",
-            "Part of the images in the batches named rightly: train solid, validation dashed.",
-            _pair("accuracy", ".1%"),
+            f"Part of the images in the batches named rightly: train solid, {measured} dashed.",
+            _pair("accuracy", ".1%", measured),
             {"yaxis": PERCENT},
             labels="bottom",
         ),
@@ -270,10 +280,10 @@ def _op_area(op: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _pair(what: str, number: str) -> list[dict[str, Any]]:
-    """Train solid, validation dashed, both neutral: colours belong to operations. Single batches lie faintly behind."""
+def _pair(what: str, number: str, measured: str = "validation") -> list[dict[str, Any]]:
+    """Train solid, the other dashed, both neutral: colours belong to operations. Single batches lie faintly behind."""
     traces = []
-    for split, word, dash in (("train", "train", "solid"), ("val", "validation", "dash")):
+    for split, word, dash in (("train", "train", "solid"), ("val", measured, "dash")):
         name = f"{split}_{what}"
         base = {"type": "scatter", "mode": "lines", "connectgaps": True, "name": word}
         traces.append(base | {

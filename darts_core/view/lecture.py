@@ -12,7 +12,7 @@ import numpy as np
 from darts_core.derive import collapse, skip_of
 from darts_core.view.compare import Align, position
 from darts_core.view.explain import Reason
-from darts_core.view.figures import filled, templates
+from darts_core.view.figures import filled, measured_on, templates
 from darts_core.view.layout import cell_layout
 from darts_core.view.palette import KIND_TITLES, colour, colours
 from darts_core.view.recorded import Recorded
@@ -52,7 +52,8 @@ def chart_data(run: Recorded, names: Sequence[str] = CHARTS) -> list[dict[str, A
     table = columns(run.steps, run.metrics, run.events, run.space, kind)
     made = []
     for name in names:
-        figure = filled(templates(run.space.cells[kind].ops)[name], table, marks(run.events, run.space))
+        template = templates(run.space.cells[kind].ops, measured_on(run.info))[name]
+        figure = filled(template, table, marks(run.events, run.space))
         if any(value is not None for trace in figure["data"] for value in trace["y"]):
             title = figure["layout"]["title"]["text"]
             if name == "shares" and len(run.space.cells) > 1:

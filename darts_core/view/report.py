@@ -22,6 +22,7 @@ from darts_core.events import short
 from darts_core.runs import RunReader
 from darts_core.space import SearchSpace
 from darts_core.view import explain, tables
+from darts_core.view.figures import measured_on
 from darts_core.view.lecture import lecture_css, lecture_data, lecture_js, reason_cards, training_cards
 from darts_core.view.palette import KIND_TITLES
 from darts_core.view.recipe import reproduction
@@ -126,12 +127,12 @@ def _training(run: Recorded) -> tuple[list[str], dict[str, Any]]:
     """The same of one cell that is trained from scratch."""
     cards = training_cards(run)
     said = "".join(_paragraph(f"{card['title']}: {' '.join(card['sentences'])}") for card in cards)
-    on = "test images" if run.info["config"].get("train_on") == "all" else "held-out training images"
+    on = "on test images" if measured_on(run.info) == "test" else "by validation, on what was held out of the training"
     parts = [
         "<h2>The cell</h2>",
         f'<div class="picture wide">{genotype_svg(run.result() or derive(run.space, run.mixes()))}</div>',
         "<h2>The training</h2>",
-        _paragraph(f"From random weights; the cell does not change. Validation here means {on}; they decide nothing."),
+        _paragraph(f"From random weights; the cell does not change. Measured {on}; that decides nothing."),
         f'<div class="lecture" id="reasons">{said}</div>',
     ]
     return parts, {"reasons": cards}

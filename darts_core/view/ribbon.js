@@ -4,7 +4,7 @@
    Nodes never move and no element is made or removed while weights change: only the `d` of the bands is written.
 
    mountRibbon(host, {onEdge, onOp}) -> {update, select, highlight, svg, destroy}
-     onEdge(edge)         a person chose an edge by click, Enter or Space
+     onEdge(edge)         a person chose an edge by click, Enter or Space; without it, edges are a picture alone
      onOp(op | null)      a person points at a stripe of this operation, or at none any more
    update({layout, edges, states, ops, colours, weights, kept, held, tween, alt})
      layout   boxes and lines of darts_core/view/layout.py     edges   [[source, target], ...]
@@ -78,13 +78,19 @@ function mountRibbon(host, options = {}) {
   }
 
   function buildEdge(e, curve, ops, colours, under) {
-    const group = element("g", { class: "rb-edge", tabindex: 0, role: "button", "aria-pressed": "false" }, under);
+    const chosen = options.onEdge ? { tabindex: 0, role: "button", "aria-pressed": "false" } : { role: "img" };
+    const group = element("g", { class: "rb-edge", ...chosen }, under);
     const title = element("title", {}, group);
     const middle = "M" + curve.map((p) => `${round(p.x)},${round(p.y)}`).join("L");
     element("path", { d: middle, class: "rb-halo" }, group);
     element("path", { d: middle, class: "rb-pick" }, group);
     element("path", { d: band(curve, -WIDE / 2 - 0.5, WIDE / 2 + 0.5), class: "rb-casing" }, group);
     const bands = ops.map((op, o) => element("path", { fill: colours[o], class: "rb-band", "data-op": op }, group));
+    if (options.onEdge) makeChoosable(group, e);
+    return { group, bands, title, curve, badge: null, drawn: new Float64Array(ops.length).fill(-1) };
+  }
+
+  function makeChoosable(group, e) {
     group.addEventListener("mousedown", (event) => event.preventDefault()); // a click takes no focus: Space stays the page's
     group.addEventListener("click", () => pick(e));
     group.addEventListener("keydown", (event) => {
@@ -93,7 +99,6 @@ function mountRibbon(host, options = {}) {
       event.stopPropagation();
       pick(e);
     });
-    return { group, bands, title, curve, badge: null, drawn: new Float64Array(ops.length).fill(-1) };
   }
 
   /** A small lock a third along the edge, for edges that were pinned or banned by hand; above all ribbons. */
@@ -212,7 +217,7 @@ function mountRibbon(host, options = {}) {
     selected = e;
     parts.forEach(({ group }, i) => {
       group.classList.toggle("rb-selected", i === e);
-      group.setAttribute("aria-pressed", String(i === e));
+      if (options.onEdge) group.setAttribute("aria-pressed", String(i === e));
     });
   }
 
