@@ -1,21 +1,31 @@
-"""What several seeds side by side cost: a step of N searches beside a step of one.
+"""What several seeds side by side cost: a step of N searches beside a step of one, and whole searches beside one.
 
     python benchmarks/lanes.py                             # the teaching presets, pure PyTorch and compiled
+    python benchmarks/lanes.py --preset collapse --backend compiled --whole 3    # whole searches too
     python benchmarks/lanes.py --preset collapse --backend fast --seeds 5 --rounds 20 --json
     python benchmarks/lanes.py --hessian                   # also: the exact Hessian beside a double backward per logit
 
 One search alone and N of them side by side take turns in one process, each through the very functions that a search
 calls (`search/joint.py`). A ratio is the median over the rounds of (time of a step of all) / (time of a step of one),
 with the smallest and the largest round behind it; `apart` is the same for the N searches one after another. CPU time
-of the process, and time on the wall, which tells more where cores are free. `--json` prints
-`{preset: {backend: {"cpu": ratio, "wall": ratio, "apart": ratio, "shared": bool}}}` as the last line.
+of the process, and time on the wall, which tells more where cores are free.
+
+`--whole ROUNDS` runs `search --seeds 0-4` and `search --seeds 0` in turn, whole processes from import to result with
+checkpoints and exact Hessians, without training the cells they find. That is what somebody waits for.
+
+`--json` prints `{preset: {backend: {"cpu": ratio, "wall": ratio, "apart": ratio, "shared": bool}}}` as the last line,
+with `"whole": ratio of wall times` where asked for.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 
@@ -82,6 +92,24 @@ def measure(preset: str, backend: str, seeds: int, rounds: int) -> dict[str, lis
     return {**found, "shared": not why_apart(many[0])}
 
 
+def whole(preset: str, backend: str, seeds: int, rounds: int) -> dict[str, list[float]]:
+    """Wall and CPU seconds of whole searches in processes of their own: of one seed, and of all side by side."""
+    found: dict[str, list[float]] = {"one": [], "all": [], "cpu of one": [], "cpu of all": []}
+    changes = ["retrain_epochs=0", "random_cells=0", f"backend={backend}"]
+    for _ in range(rounds):
+        for key, wanted in (("one", "0"), ("all", f"0-{seeds - 1}")):
+            with tempfile.TemporaryDirectory() as folder:
+                words = ["search", "--preset", preset, "--seeds", wanted, "--runs", folder]
+                words += [word for change in changes for word in ("--set", change)]
+                before, began = os.times(), time.perf_counter()
+                subprocess.run([sys.executable, "-m", "darts_core", *words], check=True, stdout=subprocess.DEVNULL)
+                found[key].append(time.perf_counter() - began)
+                after = os.times()
+                cpu = after.children_user - before.children_user + after.children_system - before.children_system
+                found[f"cpu of {key}"].append(cpu)
+    return found
+
+
 def hessians(preset: str, backend: str, rounds: int) -> list[float]:
     """CPU time of a double backward per logit / of `Search.hessian`, which gives the same matrix."""
     one, ratios = search(preset, backend, 0, hessian_every=1), []
@@ -113,6 +141,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--hessian", action="store_true", help="measure the exact Hessian too")
+    parser.add_argument("--whole", type=int, default=0, metavar="ROUNDS", help="whole searches too, so often")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -132,6 +161,16 @@ def main() -> None:
                 ratios = hessians(preset, backend, 3)
                 told[preset][backend]["hessian"] = statistics.median(ratios)
                 print(f"{preset:9} {backend:9} exact Hessian {words(ratios)} times faster than row by row", flush=True)
+            if given.whole:
+                took = whole(preset, backend, given.seeds, given.whole)
+                ratios = [five / one for one, five in zip(took["one"], took["all"], strict=True)]
+                told[preset][backend]["whole"] = statistics.median(ratios)
+                one, five, *cpu = (statistics.median(seconds) for seconds in took.values())
+                print(
+                    f"{preset:9} {backend:9} whole searches: {given.seeds} seeds {five:.1f} s, one {one:.1f} s, ratio "
+                    f"{words(ratios)}; CPU {cpu[1]:.1f} and {cpu[0]:.1f} s",
+                    flush=True,
+                )
     if given.json:
         print(json.dumps(told))
 

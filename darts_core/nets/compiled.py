@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -261,12 +261,7 @@ class CompiledSupernet(nn.Module):
         ]
         self.extra = reference.extra
         self.stem_stride: int = reference.stem[0].stride[0]  # type: ignore
-        fast = FastSupernet(deepcopy(reference), twice=True)
-        for (
-            p
-        ) in fast.parameters():  # `plain` needs the shapes alone; the meta device would import torch's compiler stack
-            p.data = p.data.new_zeros(1).expand(p.shape)
-        self._fast = (fast,)  # in a tuple: its weights are not this module's
+        self._reference = (reference,)  # in a tuple: its weights are not this module's
 
     def forward(self, x: Tensor, mix: Mix, carry: Any = None) -> tuple[Tensor, Any]:
         covered = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
@@ -284,6 +279,14 @@ class CompiledSupernet(nn.Module):
         weight, bias = self.views(len(self.parts) - 1, last)
         return F.linear(s1.mean((1, 2)), weight, bias), carry
 
+    @cached_property  # kept where a module does not look for modules of its own
+    def _fast(self) -> FastSupernet:
+        """What `plain` calls with other weights; made when it is first wanted, which few nets ever do."""
+        fast = FastSupernet(deepcopy(self._reference[0]), twice=True)
+        for p in fast.parameters():  # the shapes are enough; the meta device would import torch's compiler stack
+            p.data = p.data.new_zeros(1).expand(p.shape)
+        return fast
+
     def plain(self, weights: Tensor) -> Callable[..., tuple[Tensor, Any]]:
         """The net in pure PyTorch at the flat `weights`: (x, mix, carry) -> (logits, carry)."""
         fast, named = self.in_pytorch(weights)
@@ -291,12 +294,11 @@ class CompiledSupernet(nn.Module):
 
     def in_pytorch(self, weights: Tensor) -> tuple[FastSupernet, dict[str, Tensor]]:
         """The net in pure PyTorch, whose own weights mean nothing, and the flat `weights` under its names."""
-        fast = self._fast[0]
-        return fast, fast.pack(self._named(weights))
+        return self._fast, self._fast.pack(self._named(weights))
 
     def plain_cell(self, i: int, s0: Tensor, s1: Tensor, mix: Tensor, weights: Tensor) -> Tensor:
         """Cell i as `CellCall` computes it."""
-        fast, prefix = self._fast[0], f"cells.{i}."
+        fast, prefix = self._fast, f"cells.{i}."
         named = self._views(1 + i, weights)
         layout = {ours: names for ours, names in fast.layout.items() if ours.startswith(prefix)}
         stacked = {name for names in layout.values() for name in names}
