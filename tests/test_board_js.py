@@ -33,6 +33,7 @@ from darts_core.genotype import Genotype
 from darts_core.space import space_named
 from darts_core.view import figures, svg, tables
 from darts_core.view.layout import cell_layout
+from tests.test_browser_live import patience
 
 pytestmark = pytest.mark.browser
 
@@ -43,6 +44,7 @@ BOARD = ".darts-board"
 def plotly_kept(browser: Browser) -> Iterator[Any]:
     """One browser context for all pages, so that plotly.js is compiled once."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(30_000 * patience())
     yield context
     context.close()
 
@@ -85,7 +87,7 @@ def shown(page: Page, step: int) -> None:
 def drawn(page: Page) -> None:
     """Wait until every chart shows the newest data."""
     ready = "b => b.Plotly && [b.edgeChart, ...b.charts].every(chart => !chart.dirty)"
-    page.wait_for_function(f"({ready})(document.querySelector('.darts-board').board)", timeout=15_000)
+    page.wait_for_function(f"({ready})(document.querySelector('.darts-board').board)", timeout=30_000 * patience())
 
 
 def go_to(page: Page, index: int) -> None:
@@ -224,7 +226,7 @@ def test_the_cost_of_mixture_and_derived_cell_is_what_python_counts(still: tuple
     expected = tables.costs(stage.steps, stage.space, [forms[0]], forms[1])
     drawn(page)
     for name in ("parameters", "macs"):
-        page.locator(f"[data-chart={name}] .js-plotly-plot").wait_for(timeout=20_000)
+        page.locator(f"[data-chart={name}] .js-plotly-plot").wait_for(timeout=30_000 * patience())
         traces = page.evaluate(
             "name => document.querySelector(`[data-chart=${name}] .db-plot`).data"
             ".map(t => [t.meta.column, [...t.x], [...t.y]])", name)  # fmt: skip
@@ -490,7 +492,7 @@ def test_a_run_of_50_000_steps_scrubs_within_50_ms(plotly_kept: Any) -> None:
     """The middle of 15 moves, all panels of each: other processes share the cores."""
     stage = made_up_run("s2", count=50_000, finished=True)
     with opened(plotly_kept, stage) as page:
-        expect(page.locator(BOARD)).to_have_attribute("data-shown", "50000", timeout=30_000)
+        expect(page.locator(BOARD)).to_have_attribute("data-shown", "50000")
         times = page.evaluate("""() => Array.from({length: 15}, (_, i) => {
             const { board } = document.querySelector('.darts-board');
             const began = performance.now();

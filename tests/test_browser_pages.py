@@ -48,7 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def settled(page: Page, there: str) -> None:
-    page.locator(there).first.wait_for(timeout=60_000)
+    page.locator(there).first.wait_for(timeout=60_000 * patience())
     page.wait_for_timeout(1500)
 
 
@@ -172,7 +172,7 @@ def test_downloads_hold_what_they_say_and_rerun_nothing(browser: Browser, server
         settled(page, "[data-testid=stImage] img")
         got: dict[str, bytes] = {}
         for title in ("Genotype (JSON)", "SVG", "PDF", "PNG", "HTML report", "Run (zip)"):
-            with page.expect_download(timeout=60_000) as waiting:
+            with page.expect_download(timeout=60_000 * patience()) as waiting:
                 page.get_by_role("button", name=title, exact=True).click()
             got[title] = Path(waiting.value.path()).read_bytes()
         genotype = recorded(runs.RunReader(SAMPLES, "collapsing")).result()
@@ -188,7 +188,7 @@ def test_why_shows_a_card_for_each_kept_edge(browser: Browser, server: Server) -
         settled(page, "[data-testid=stImage] img")
         page.get_by_role("tab", name="Why").click()
         cards = page.locator(".lecture .lc-card")
-        cards.first.wait_for(timeout=30_000)
+        cards.first.wait_for()
         expect(cards).to_have_count(6)
         assert "skip_connect carries" in cards.first.inner_text()
         assert cards.first.locator("svg.ch path").count() >= 2
@@ -204,7 +204,7 @@ def test_a_zip_of_one_dashboard_becomes_a_run_of_another(browser: Browser, serve
         page.locator("input[type=file]").set_input_files(path)
         page.get_by_text("brought.zip").wait_for()
         page.get_by_role("button", name="Import", exact=True).click()
-        page.get_by_text("brought is there: 320 steps.").wait_for(timeout=30_000)
+        page.get_by_text("brought is there: 320 steps.").wait_for()
     assert (server.runs / "brought" / "steps.bin").read_bytes() == (SAMPLES / "healthy" / "steps.bin").read_bytes()
     runs.trash(server.runs, "brought")
 

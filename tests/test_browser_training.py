@@ -12,6 +12,7 @@ from darts_core.drive import drive, new_run
 from darts_core.evaluation import evaluation_config
 from darts_core.zoo import published
 from tests.served import Server, serve
+from tests.test_browser_live import patience
 
 pytestmark = pytest.mark.browser
 SETTINGS = {"dataset": "digits", "subset": 120, "cells": 3, "channels": 2, "batch": 20, "epochs": 4, "threads": 1}
@@ -38,8 +39,9 @@ def test_a_training_shows_its_curves_and_its_cell_and_nothing_that_only_a_search
     tab.on("pageerror", lambda problem: wrong.append(str(problem)))
     tab.goto(server.link)
     tab.goto(f"{server.address}/?run=trained")
-    tab.wait_for_selector(".darts-board .db-ribbon svg", timeout=60_000)
-    tab.wait_for_function("document.querySelectorAll('.db-charts .js-plotly-plot').length >= 2", timeout=30_000)
+    tab.wait_for_selector(".darts-board .db-ribbon svg", timeout=60_000 * patience())
+    both = "document.querySelectorAll('.db-charts .js-plotly-plot').length >= 2"
+    tab.wait_for_function(both, timeout=30_000 * patience())
     assert tab.locator(".db-charts .js-plotly-plot").count() == 2
     assert tab.locator(".db-edge").is_hidden() and tab.locator(".db-meter").is_hidden()
     curves = tab.evaluate(

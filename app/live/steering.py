@@ -78,8 +78,9 @@ def controls(name: str, state: str, trains: bool) -> None:
                 send(name, "stop")
             return
         for label, icon, kind, states, does in ORDERS:
-            if state in states and st.button(label, icon=f":material/{icon}:", key=f"order-{kind}", help=does):
-                send(name, kind)
+            with st.container(width="content"):  # there in every state: an open "Stop" behind them stays open
+                if state in states and st.button(label, icon=f":material/{icon}:", key=f"order-{kind}", help=does):
+                    send(name, kind)
         with st.popover("Stop", icon=":material/stop:"):
             st.write(
                 "Stop this search? It derives its cell from where it is now and cannot go on afterwards. What that "
