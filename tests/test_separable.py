@@ -78,6 +78,19 @@ def test_an_image_is_repeated_once_forward_and_once_back_for_all_who_see_it(monk
     assert len(made) == 2 and not repeats.made, "made again, and forgotten by the last"
 
 
+@pytest.mark.parametrize(
+    ("side", "dilation", "seeing"), [(2, 1, 3), (2, 2, 1), (3, 2, 3), (4, 1, 5), (4, 2, 3), (5, 2, 5)]
+)
+def test_taps_that_see_margins_alone_are_neither_computed_nor_learned(side: int, dilation: int, seeing: int) -> None:
+    form = Form(2, 1, 1, dilation, False)
+    x, depthwise, point = given(5, form, (3, side, side), 3)
+    assert separable._reaching(depthwise, (side, side), form).shape == (6, 1, seeing, seeing)
+    (found,) = torch.autograd.grad(Separable.apply(x, depthwise, point, form).square().sum(), [depthwise])
+    outside = (5 - seeing) // 2
+    inner = found[:, :, outside : 5 - outside, outside : 5 - outside]
+    assert torch.equal(found.count_nonzero(), inner.count_nonzero()) and bool(inner.count_nonzero() > 0)
+
+
 def test_what_is_kept_for_the_way_back_is_the_map_before_it() -> None:
     kept: list[int] = []
     form, maps = Form(4, 1, 1, 1, False), []

@@ -9,13 +9,16 @@ from the one depthwise weight gradient that PyTorch's CPU library has a fast ker
   same numbers in the same places, and a dilated convolution of the first is a plain one of the second;
 - 5x5: its taps are those of four 3x3 convolutions on shifted images, and where images lie in one row of memory behind
   one another, margins between them, a shift is another place to begin;
-- stride 2: even and odd pixels apart; dilated, a convolution sees the even ones alone.
+- stride 2: even and odd pixels apart; dilated, a convolution sees the even ones alone;
+- small images: taps that lie farther from the middle than the image is wide see margins alone and are left out. What
+  is left of a dilated 5x5 on 2x2 pixels is one factor per channel, for which the library takes 30 times as long.
 
 Input gradients at stride 1 are forward convolutions with the taps turned around. Exact up to the order of sums.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +30,7 @@ from darts_core import ops
 EPS = 1e-5  # of batch norm, as in `ops.batch_statistics`
 DENSE_AT_MOST = 48  # channels up to which a grouped 1x1 convolution is one dense product
 NARROW = 16  # pixels of a row below which a whole image is filled with zeros, not its margins alone
-SMALLEST = 64  # pixels of an image below which the library's own weight gradient of a plain 5x5 is faster
+SMALLEST = 25  # pixels of an image below which the library's own weight gradient of a plain 5x5 is faster (LOG.md)
 
 
 class Form(NamedTuple):
@@ -58,8 +61,15 @@ def pointwise(x: Tensor, weight: Tensor, groups: int) -> Tensor:
 def _blocks(weight: Tensor, groups: int) -> Tensor:
     """(K, K/groups, 1, 1) -> the block-diagonal matrix (K, K)."""
     K = weight.shape[0]
-    own = torch.eye(groups, dtype=weight.dtype, device=weight.device).repeat_interleave(K // groups, 0)
-    return (weight.view(K, 1, K // groups) * own.view(K, groups, 1)).view(K, K)
+    if groups == 1:
+        return weight.view(K, K)
+    return (weight.view(K, 1, K // groups) * _own(K, groups, weight.dtype, weight.device)).view(K, K)
+
+
+@lru_cache(maxsize=64)
+def _own(K: int, groups: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(K, groups, 1): 1 where a row belongs to a group."""
+    return torch.eye(groups, dtype=dtype, device=device).repeat_interleave(K // groups, 0).unsqueeze(2)
 
 
 def repeated(x: Tensor, count: int, lanes: int = 1) -> Tensor:
@@ -121,7 +131,7 @@ class Separable(torch.autograd.Function):
             seen = _seen(x, depthwise.shape[0], form, repeats)
         ctx.save_for_backward(x, depthwise, point, mean, inverse)
         ctx.form, ctx.repeats = form, repeats
-        return pointwise(_depthwise(seen, depthwise, form), point, form.groups)
+        return pointwise(_depthwise(seen, _reaching(depthwise, seen.shape[2:], form), form), point, form.groups)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -144,15 +154,18 @@ class Separable(torch.autograd.Function):
                 seen = _seen(x, K, form, ctx.repeats)
                 ctx.repeats.done()
         of_x = of_depthwise = of_point = None
+        sides = ((x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2) if form.halved else tuple(x.shape[2:])
+        taps = _reaching(depthwise, sides, form)
         if for_point:
-            of_point = _pointwise_gradient(grad, _depthwise(seen, depthwise, form), point, form.groups)  # type: ignore[arg-type]
+            of_point = _pointwise_gradient(grad, _depthwise(seen, taps, form), point, form.groups)  # type: ignore[arg-type]
         grad = _pointwise_back(grad, point, form.groups)
         stride, dilation = (1, 1) if form.halved else (form.stride, form.dilation)
         if for_depthwise:
-            of_depthwise = kernel_gradient(grad, seen, depthwise, stride, dilation)  # type: ignore[arg-type]
+            of_depthwise = kernel_gradient(grad, seen, taps, stride, dilation)  # type: ignore[arg-type]
+            blind = (depthwise.shape[-1] - taps.shape[-1]) // 2
+            of_depthwise = F.pad(of_depthwise, [blind] * 4) if blind else of_depthwise
         if for_x:
-            sides = ((x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2) if form.halved else tuple(x.shape[2:])
-            of_x = _image_gradient(grad, depthwise, stride, dilation, sides)
+            of_x = _image_gradient(grad, taps, stride, dilation, sides)
             if form.normed:
                 of_x = torch.ops.aten.threshold_backward(of_x, seen, 0)
                 masks = [True, False, False]
@@ -186,8 +199,20 @@ def _gathered(grad: Tensor, x: Tensor, form: Form) -> Tensor:
     return whole
 
 
+def _reaching(weight: Tensor, sides: tuple[int, ...], form: Form) -> Tensor:
+    """The taps (K, 1, k, k) that see pixels of an image of `sides` and not its margins alone."""
+    middle, dilation = weight.shape[-1] // 2, 1 if form.halved else form.dilation
+    reach = (max(sides) - 1) // dilation
+    if reach >= middle:
+        return weight
+    seeing = slice(middle - reach, middle + reach + 1)
+    return weight[:, :, seeing, seeing]
+
+
 def _depthwise(seen: Tensor, weight: Tensor, form: Form) -> Tensor:
     """The depthwise convolution of what it sees."""
+    if weight.shape[-1] == 1:  # then no stride matters: the image is one pixel, or dilated and as wide as its steps
+        return seen * weight.view(1, -1, 1, 1)
     stride, dilation = (1, 1) if form.halved else (form.stride, form.dilation)
     padding = dilation * (weight.shape[-1] - 1) // 2
     return F.conv2d(seen, weight, None, stride, padding, dilation, groups=seen.shape[1])
@@ -224,6 +249,8 @@ def _library(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int,
 def _image_gradient(grad: Tensor, weight: Tensor, stride: int, dilation: int, sides: tuple[int, ...]) -> Tensor:
     """The gradient of a depthwise convolution for its image of `sides`."""
     padding, K = dilation * (weight.shape[-1] - 1) // 2, weight.shape[0]
+    if weight.shape[-1] == 1:
+        return grad * weight.view(1, -1, 1, 1)
     if stride == 1:
         return F.conv2d(grad, weight.flip(2, 3), None, 1, padding, dilation, groups=K)
     like = grad.new_empty(1).expand(grad.shape[0], K, *sides)  # the sizes alone
@@ -232,9 +259,11 @@ def _image_gradient(grad: Tensor, weight: Tensor, stride: int, dilation: int, si
 
 
 def kernel_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    """The weight gradient (K, 1, k, k) of a depthwise convolution, k 3 or 5, of images of at least one pixel."""
+    """The weight gradient (K, 1, k, k) of a depthwise convolution, k 1, 3 or 5, of images of at least one pixel."""
     N, K, H, W = x.shape
     k = weight.shape[-1]
+    if k == 1:
+        return (grad * x).sum((0, 2, 3)).view(K, 1, 1, 1)
     if stride == 2:
         return _of_phases(grad, x, weight) if k == 5 and dilation == 1 else _plain(grad, x, weight, stride, dilation)
     if dilation == 1 and (k == 3 or H * W < SMALLEST):

@@ -61,19 +61,24 @@ def forward(weights: Tensor, layout: Layout, maps: Sequence[Tensor]) -> tuple[Te
     Batch norm is an affine function of each column, so a map is read twice: for its moments, and to be added.
     """
     rows, width = maps[0].shape[0], max(y.shape[1] for y in maps)
-    edges, kind = layout.edges, _kind(weights, maps)
-    means, inverses = [], []
+    edges, channels, kind = layout.edges, width // layout.edges, _kind(weights, maps)
+    given, maps = maps[0].dtype, [y.to(kind) for y in maps]
+    means, variances = [], []
     for y, normed in zip(maps, layout.normed, strict=True):
-        mean, inverse = _moments(y.to(kind)) if normed else (y.new_zeros(1, dtype=kind), y.new_ones(1, dtype=kind))
-        means.append(mean.expand(width) if len(mean) == 1 else columns(mean[None], layout, width)[0])
-        inverses.append(inverse.expand(width) if len(inverse) == 1 else columns(inverse[None], layout, width)[0])
-    sums = Sums(torch.stack(means), torch.stack(inverses))
-    factors = weights.t().repeat_interleave(width // edges, 1) * sums.inverse  # (K, edges * C)
-    total = -(factors * sums.mean).sum(0).view(edges, -1)
-    for k, y in enumerate(maps):
-        y, factor = y.view(rows, -1, width // edges).to(kind), factors[k].view(edges, -1)
+        zero = y.new_zeros(channels)
+        moments = torch.batch_norm_update_stats(_image(y), None, None, 0.0) if normed else (zero, zero)
+        for found, moment in zip((means, variances), moments, strict=True):
+            found.append(moment.view(-1, channels).expand(edges, channels))
+    mean, inverse = torch.stack(means), (torch.stack(variances) + EPS).rsqrt_()  # (K, edges, C)
+    for k, normed in enumerate(layout.normed):
+        if not normed:
+            inverse[k] = 1
+    factors = weights.t().unsqueeze(2) * inverse
+    total = -(factors * mean).sum(0)
+    for k, (y, factor) in enumerate(zip(maps, factors.unbind(), strict=True)):
+        y = y.view(rows, -1, channels)
         total = total.addcmul_(y, factor) if k else torch.addcmul(total, y, factor)
-    return total.view(rows, width).to(maps[0].dtype), sums
+    return total.view(rows, width).to(given), Sums(mean.view(-1, width), inverse.view(-1, width))
 
 
 def backward(
@@ -82,42 +87,38 @@ def backward(
     """Gradients of the weights (edges, K) and of each map from that of the sum, where they are `wanted`."""
     rows, width = grad.shape
     edges, channels, kind = layout.edges, width // layout.edges, _kind(weights, maps)
-    g, given, weights = grad.to(kind), weights.dtype, weights.to(kind)
-    of_weights: list[Tensor | None] = [None] * len(maps)
-    of_maps: list[Tensor | None] = [None] * len(maps)
+    given, maps, grad = maps[0].dtype, [y.to(kind) for y in maps], grad.to(kind)
+    factors = weights.to(kind).t().repeat_interleave(channels, 1)  # (K, edges * C)
     shared = [k for k, y in enumerate(maps) if y.shape[1] != width]
-    if shared:  # (edges, M * C): what edges do to shared maps are small products over all pixels
-        apart = g.view(rows, edges, channels).transpose(0, 1).reshape(edges, -1)
-        own = [sums.mean[k, :channels] for k in shared], [sums.inverse[k, :channels] for k in shared]
-        images = [
-            (maps[k].to(kind) - m) * r if layout.normed[k] else maps[k].to(kind)
-            for k, m, r in zip(shared, *own, strict=True)
-        ]
-        if wanted[0]:
-            products = apart @ torch.stack(images).view(len(shared), -1).t()
-            for k, column in zip(shared, products.unbind(1), strict=True):
-                of_weights[k] = column
-        slopes = (weights[:, shared].t() @ apart).view(len(shared), rows, channels)
-        for k, slope, z, r in zip(shared, slopes, images, own[1], strict=True):
-            if wanted[1 + k]:
-                one, nothing = torch.ones_like(r), torch.zeros_like(r)
-                of_maps[k] = _norm_back(slope, z, r, nothing, one, True, False)[0] if layout.normed[k] else slope
-    for k, (y, normed) in enumerate(zip(maps, layout.normed, strict=True)):
+    of_weights: list[Any] = [None] * len(maps)  # by channels (width), or by edges
+    of_maps: list[Any] = [None] * len(maps)
+    for k, (y, scale) in enumerate(zip(maps, factors.unbind(), strict=True)):
         if k in shared:
             continue
-        scale = weights[:, k].repeat_interleave(channels)
-        if normed:
-            of_maps[k], found = _norm_back(
-                g, y.to(kind), scale, sums.mean[k], sums.inverse[k], wanted[1 + k], wanted[0]
+        if layout.normed[k]:
+            of_maps[k], of_weights[k] = _norm_back(
+                grad, y, scale, sums.mean[k], sums.inverse[k], [wanted[1 + k], wanted[0]]
             )
         else:
-            of_maps[k] = g * scale if wanted[1 + k] else None
-            found = (g * y).sum(0) if wanted[0] else None
-        of_weights[k] = None if found is None else found.view(edges, channels).sum(1)
-    for k, y in enumerate(maps):
-        found = of_maps[k]
-        of_maps[k] = None if found is None else found.to(y.dtype)
-    return torch.stack(of_weights, 1).to(given) if wanted[0] else None, of_maps  # type: ignore[arg-type]
+            of_maps[k] = grad * scale if wanted[1 + k] else None
+            of_weights[k] = (grad * y).sum(0) if wanted[0] else None
+    if shared:  # what edges do to a map that they share are small products over all pixels
+        apart = grad.view(rows, edges, channels).transpose(0, 1).reshape(edges, -1)  # (edges, M * C)
+        own = [(sums.mean[k, :channels], sums.inverse[k, :channels]) for k in shared]
+        images = [(maps[k] - m) * r if layout.normed[k] else maps[k] for k, (m, r) in zip(shared, own, strict=True)]
+        slopes = (weights[:, shared].to(kind).t() @ apart).view(len(shared), rows, channels)
+        products = apart @ torch.stack(images).view(len(shared), -1).t() if wanted[0] else None
+        for n, (k, (_, r), z) in enumerate(zip(shared, own, images, strict=True)):
+            of_weights[k] = None if products is None else products[:, n]
+            if wanted[1 + k] and layout.normed[k]:  # z has mean 0 and deviation 1
+                of_maps[k] = _norm_back(slopes[n], z, r, torch.zeros_like(r), torch.ones_like(r), [True, False])[0]
+            elif wanted[1 + k]:
+                of_maps[k] = slopes[n]
+    found = [None if slope is None else slope.to(given) for slope in of_maps]
+    if not wanted[0]:
+        return None, found
+    by_edges = [t if k in shared else t.view(edges, channels).sum(1) for k, t in enumerate(of_weights)]
+    return torch.stack(by_edges, 1).to(weights.dtype), found
 
 
 def _kind(weights: Tensor, maps: Sequence[Tensor]) -> torch.dtype:
@@ -130,21 +131,12 @@ def _image(y: Tensor) -> Tensor:
     return y.view(1, *y.shape, 1).transpose(1, 2)
 
 
-def _moments(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / deviation of each column of (M, C)."""
-    mean, variance = torch.batch_norm_update_stats(_image(y), None, None, 0.0)
-    return mean, (variance + EPS).rsqrt()
-
-
-def _norm_back(
-    g: Tensor, y: Tensor, scale: Tensor, mean: Tensor, inverse: Tensor, for_map: bool, for_scale: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """The way back through scale * (y - mean) * inverse: the gradients of y (M, C) and of the scale (C)."""
-    wanted = [for_map, for_scale, False]
-    of_map, of_scale, _ = torch.ops.aten.native_batch_norm_backward(
-        _image(g), _image(y), scale, None, None, mean, inverse, True, EPS, wanted
+def _norm_back(g: Tensor, y: Tensor, scale: Tensor, mean: Tensor, inverse: Tensor, wanted: list[bool]) -> list[Any]:
+    """The way back through scale * (y - mean) * inverse: the gradients of y (M, C) and of the scale (C), as wanted."""
+    found = torch.ops.aten.native_batch_norm_backward(
+        _image(g), _image(y), scale, None, None, mean, inverse, True, EPS, [*wanted, False]
     )
-    return of_map.transpose(1, 2).view(y.shape) if for_map else None, of_scale if for_scale else None
+    return [found[0].transpose(1, 2).view(y.shape) if wanted[0] else None, found[1] if wanted[1] else None]
 
 
 class WeightedNorms(torch.autograd.Function):
