@@ -17,7 +17,8 @@ CSS = """
 [data-testid="stElementContainer"]:has(.darts-frame) { display: none; }
 [data-testid="stExpandSidebarButton"] { width: auto !important; gap: 0.4rem; padding: 0 0.6rem 0 0.2rem !important; }
 [data-testid="stExpandSidebarButton"]::after { content: "Menu"; font-size: 0.95rem; }
-[class*="st-key-cell-drawing-"] { container: drawing / inline-size; }
+[class*="st-key-cell-drawing-"] { container: drawing / inline-size; max-width: 920px; }
+@media (min-width: 768px) { [data-testid="stMainBlockContainer"] { padding-inline: 2rem !important; } }
 @container drawing (max-width: 520px) {
   [data-testid="stLayoutWrapper"]:has(> [class*="st-key-cell-lying-"]) { display: none; }
 }

@@ -33,6 +33,7 @@ CLOSELY = 5000  # records that explanations look at
 SEEDS = 12  # other seeds that explanations ask, at most
 OWN = "search"  # not a rule of the table: the cell as the search derived it
 TABS = ("Picture", "Why", "Derivation lab", "Numbers", "Code and data")
+OF_SEARCHES = ("Why", "Derivation lab")  # nothing was chosen where a given cell is trained
 QUICK = ("json", "text", "svg", "dot", "tikz")  # made at once; the others when they are asked for
 
 
@@ -185,6 +186,9 @@ def lab(run: Recorded, step: int) -> None:
             skips = sum(gene.op in SKIPS for gene in genes)
             word = "identity" if "recurrent" in genotype.cells else "skip"
             st.text(f"{len(genes)} edges, {skips} of them {word}. {against(reference, genotype, name)}")
+            if not genes:
+                st.caption("No operation weighs that much, so nothing is left: lower the threshold.")
+                continue
             cell_picture(genotype, f"lab-{name}")
     with columns[len(RULES) % 2].container(border=True):
         reader = stream.feed(run.name).reader
@@ -291,14 +295,17 @@ try:
     if not len(run.steps):
         st.info("No step was recorded, so there is no cell yet.", icon=":material/info:")
         st.stop()
-    step, rule, threshold = controls(run)
+    fixed = run.method == EVALUATE
+    step, rule, threshold = (run.last_step, OWN, THRESHOLD) if fixed else controls(run)
     genotype = cell_at(run, step, rule, threshold)
 except BadInput as problem:
     choose.trouble(problem)
     st.stop()
 own = rule == OWN and step == run.last_step and run.result() is not None
 st.caption(
-    "The cell that the search ended with."
+    "The cell that this run trains. It does not change, so there is nothing to derive."
+    if fixed
+    else "The cell that the search ended with."
     if own
     else f"Derived after step {step:,} of {run.last_step:,} by: {RULES['top2' if rule == OWN else rule].title}."
 )
@@ -306,7 +313,8 @@ if ending.trains(run.info) and ending.train(current, run.info, genotype.to_json(
     st.switch_page("app_pages/live.py", query_params={"run": st.query_params["run"]})
 made_here = {name: format for name, format in EXPORTS.items() if format.write is not None}
 downloads(run, genotype, step, made_here)
-tabs = dict(zip(TABS, st.tabs(TABS, key="tabs", on_change="rerun"), strict=True))
+titles = [title for title in TABS if not (fixed and title in OF_SEARCHES)]
+tabs = dict(zip(titles, st.tabs(titles, key="tabs-fixed" if fixed else "tabs", on_change="rerun"), strict=True))
 show: dict[str, Any] = {
     "Picture": partial(show_picture, genotype),
     "Why": partial(why, run, step, rule, known),

@@ -86,7 +86,7 @@ def curves(found: Sequence[Recorded], styles: Mapping[str, tuple[str, str]], ali
             made = [c for name in names if (c := compare.curve(by_name[name], measure, align))]
             several = len(made) > 1
             lines += [Line(c, *styles[c.name], faint=several) for c in made]
-            title_of = f"mean of {len(made)}: {by_name[names[0]].method}, {names[0]} ..."
+            title_of = f"mean of {len(made)} seeds, {infos[names[0]].get('group') or names[0]}"
             mean = compare.band(title_of, made) if several else None
             if mean is not None:
                 bands.append(Line(mean, styles[names[0]][0]))
@@ -98,7 +98,7 @@ def curves(found: Sequence[Recorded], styles: Mapping[str, tuple[str, str]], ali
         drawn += 1
     bands = []
     for names in groups.values():
-        title = names[0] if len(names) == 1 else f"{len(names)} seeds: {by_name[names[0]].method}, {names[0]} ..."
+        title = names[0] if len(names) == 1 else f"{len(names)} seeds, {infos[names[0]].get('group') or names[0]}"
         band = compare.rank_band(title, [by_name[name] for name in names], align)
         if band is not None:
             bands.append(Line(band, styles[names[0]][0]))

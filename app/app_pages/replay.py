@@ -152,7 +152,8 @@ with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     st.badge(word, color=color)  # type: ignore[arg-type]
     if status["edited"]:
         st.badge("edited", color="gray", icon=":material/edit:", help="Settings were changed while it ran.")
-    st.text(f"{title}: {described(info)}", width="content")
+    said = described(info)
+    st.text(said if said.startswith(title) else f"{title}: {said}", width="content")
 if status["state"] == "corrupt":
     choose.trouble(status["message"])
     st.stop()

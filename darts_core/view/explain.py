@@ -63,9 +63,10 @@ class Reason:
             told.append(f"It has been the choice since {about}step {self.since:,} of {self.now:,}.{late}{times}")
         if self.seeds:
             other = "the one other seed" if self.seeds == 1 else f"{self.seeds} other seeds"
+            many = self.same_edge or "none"
+            keeps = f"Of {other}, {many} {'keep' if self.same_edge > 1 else 'keeps'} this edge"
             told.append(
-                f"Of {other}, {self.same_edge} {'keeps' if self.same_edge == 1 else 'keep'} this edge, "
-                f"{self.same_op} with the same operation."
+                f"{keeps}, {self.same_op or 'none'} with the same operation." if self.same_edge else f"{keeps}."
             )
         return told
 

@@ -209,7 +209,7 @@ function mountLecture(host, data, onMove = () => {}) {
       run.ribbon.select(data.charts.length && edge < cell.edges.length ? edge : -1);
       const later = coordinate(run, 0) > position + 1e-9 ? "begins later; " : "";
       const meter = run.meter;
-      say(run.words, `${later}step ${run.steps[i]}${meter ? `: ${meter.skips[i]} of ${meter.edges} derived edges are skip, ${meter.levels[i]}` : ""}`);
+      say(run.words, `${later}step ${run.steps[i]}${meter ? `: ${meter.skips[i]} of ${meter.edges} derived edges are ${meter.word}, ${meter.levels[i]}` : ""}`);
       if (!meter) continue;
       if (run.squares.childElementCount !== meter.edges)
         run.squares.replaceChildren(...Array.from({ length: meter.edges }, () => make("i")));

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from darts_core.config import EVALUATE
 from darts_core.derive import collapse, skip_of
+from darts_core.genotype import RECURRENT
 from darts_core.view.compare import Align, position
 from darts_core.view.explain import Reason
-from darts_core.view.figures import filled, measured_on, templates
+from darts_core.view.figures import filled, measured_on, templates, text_templates
 from darts_core.view.layout import cell_layout
 from darts_core.view.palette import KIND_TITLES, colour, colours
 from darts_core.view.recorded import Recorded
@@ -50,10 +52,12 @@ def chart_data(run: Recorded, names: Sequence[str] = CHARTS) -> list[dict[str, A
     """The figures of a run, filled; those that have nothing to show are left out."""
     kind = next(iter(run.space.cells))
     table = columns(run.steps, run.metrics, run.events, run.space, kind)
+    known = templates(run.space.cells[kind].ops, measured_on(run.info)) | text_templates()
     made = []
     for name in names:
-        template = templates(run.space.cells[kind].ops, measured_on(run.info))[name]
-        figure = filled(template, table, marks(run.events, run.space))
+        if kind == RECURRENT and name == "accuracy":  # its words are those of images
+            name = "perplexity"
+        figure = filled(known[name], table, marks(run.events, run.space))
         if any(value is not None for trace in figure["data"] for value in trace["y"]):
             title = figure["layout"]["title"]["text"]
             if name == "shares" and len(run.space.cells) > 1:
@@ -106,11 +110,11 @@ def _cell(run: Recorded, kind: str) -> dict[str, Any]:
 
 
 def _meter(run: Recorded) -> dict[str, Any] | None:
-    """Skips among the derived edges at each record; None where no edge can be a skip."""
+    """Skips among the derived edges at each record; None where no edge can be a skip, or nothing is searched."""
     kind = "normal" if "normal" in run.space.cells else next(iter(run.space.cells))
     cell = run.space.cells[kind]
     skip = skip_of(cell)
-    if skip is None or not len(run.steps):
+    if skip is None or not len(run.steps) or run.method == EVALUATE:
         return None
     best, kept = run.choices[kind]
     skips = (kept & (best == cell.ops.index(skip))).sum(-1)
@@ -118,7 +122,9 @@ def _meter(run: Recorded) -> dict[str, Any] | None:
     for index, count in enumerate(skips.tolist()):
         if count not in level:  # the one definition says it, once per number of skips
             level[count] = collapse(run.space, run.mixes(index)).level
-    return {"edges": int(kept[0].sum()), "skips": skips.tolist(), "levels": [level[count] for count in skips.tolist()]}
+    levels = [level[count] for count in skips.tolist()]
+    word = "identity" if kind == RECURRENT else "skip"
+    return {"edges": int(kept[0].sum()), "skips": skips.tolist(), "levels": levels, "word": word}
 
 
 def _text(numbers: np.ndarray) -> str:

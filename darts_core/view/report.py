@@ -19,6 +19,7 @@ from darts_core.config import EVALUATE
 from darts_core.derive import derive, kept_edges
 from darts_core.errors import BadInput
 from darts_core.events import short
+from darts_core.genotype import RECURRENT, Genotype
 from darts_core.runs import RunReader
 from darts_core.space import SearchSpace
 from darts_core.view import explain, tables
@@ -55,6 +56,8 @@ th, td { text-align: left; vertical-align: top; padding: 3px 14px 3px 0; }
 tr { border-bottom: 1px solid var(--st-border-color); }
 td { overflow-wrap: anywhere; }
 pre { background: var(--st-secondary-background-color); padding: 10px 12px; border-radius: 8px; overflow-x: auto; }
+.upright { display: none; }
+@media (max-width: 640px) { .lying { display: none; } .upright { display: block; } }
 .picture svg { max-width: 100%; height: auto; border-radius: 8px; }
 summary { cursor: pointer; }
 :focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
@@ -107,20 +110,27 @@ def report(reader: RunReader) -> bytes:
 def _search(run: Recorded, close: Recorded) -> tuple[list[str], dict[str, Any]]:
     """What there is to see of a search, and the data of its drawings. `close`: the same run with more records."""
     genotype, found = run.result() or derive(run.space, run.mixes()), explain.reasons(close)
+    orange = "identity, a node without a curve of its own" if RECURRENT in genotype.cells else "skip connection"
     parts = [
         "<h2>The search</h2>",
         _paragraph(
             "Each ribbon is an edge of the cell; its stripes are the operations mixed on it, as wide as their weights. "
-            "Orange is the skip connection. Move the slider, or press Play."
+            f"Orange is the {orange}. Move the slider, or press Play."
         ),
         f'<div class="lecture" id="lecture">{_still(run)}</div>',
         "<h2>The derived cell</h2>",
-        f'<div class="picture wide">{genotype_svg(genotype)}</div>',
+        _picture(genotype),
         "<h2>Why each edge is kept</h2>",
         _paragraph(explain.summary(found)),
         f'<div class="lecture" id="reasons">{_sentences(found)}</div>',
     ]
     return parts, {"lecture": lecture_data([run], charts=True), "reasons": reason_cards(close, found)}
+
+
+def _picture(genotype: Genotype) -> str:
+    """The derived cell in two forms, of which the style sheet shows the one that fits."""
+    lying, upright = genotype_svg(genotype), genotype_svg(genotype, upright=True)
+    return f'<div class="picture wide lying">{lying}</div><div class="picture upright">{upright}</div>'
 
 
 def _training(run: Recorded) -> tuple[list[str], dict[str, Any]]:
@@ -130,7 +140,7 @@ def _training(run: Recorded) -> tuple[list[str], dict[str, Any]]:
     on = "on test images" if measured_on(run.info) == "test" else "by validation, on what was held out of the training"
     parts = [
         "<h2>The cell</h2>",
-        f'<div class="picture wide">{genotype_svg(run.result() or derive(run.space, run.mixes()))}</div>',
+        _picture(run.result() or derive(run.space, run.mixes())),
         "<h2>The training</h2>",
         _paragraph(f"From random weights; the cell does not change. Measured {on}; that decides nothing."),
         f'<div class="lecture" id="reasons">{said}</div>',

@@ -18,6 +18,7 @@ function mountRibbon(host, options = {}) {
   const SAMPLES = 37; // points along a ribbon
   const SEAM = 0.1; // overlap of neighbouring bands, so that no light shines between them
   const THIN = 0.015; // bands below this thickness, a thousandth of the ribbon, are left out
+  const LARGEST = 1.4; // pixels of a drawing unit, at most
   const STILL = 0.002; // an edge is drawn again when one of its weights moved by more than this
 
   const reduced = window.matchMedia("(prefers-reduced-motion: reduce)");
@@ -65,6 +66,7 @@ function mountRibbon(host, options = {}) {
     host.replaceChildren();
     target = null;
     root = element("svg", { viewBox: `0 0 ${layout.width} ${layout.height}`, class: "rb", role: "group" }, host);
+    root.style.maxWidth = `${Math.round(LARGEST * layout.width)}px`; // a small cell is not blown up
     const under = element("g", {}, root);
     parts = edges.map((edge, e) => buildEdge(e, curveOf(layout.lines[e]), ops, colours, under));
     const badges = element("g", { class: "rb-badges", "aria-hidden": "true" }, root);
