@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 from zlib import crc32
 
 import streamlit as st
@@ -23,7 +23,16 @@ GROUPS = {
     "probes": "Measurements and evaluation",
     "run": "Run",
 }
+Item = TypeVar("Item")
 EXAMPLE = '{"name": "mine", "operations": ["skip_connect", "sep_conv_3x3"], "nodes": 3}'
+
+
+def in_rows(items: Sequence[Item], wide: int) -> Iterator[tuple[Item, Any]]:
+    """Each item with the column it belongs in, `wide` of them in a row. A narrow page, which puts columns below one
+    another, keeps their order.
+    """
+    for first in range(0, len(items), wide):
+        yield from zip(items[first : first + wide], st.columns(wide), strict=False)
 
 
 def ask(setting: Setting, now: Scalar, key: str, choices: Iterable[str] = ()) -> Any:

@@ -11,6 +11,7 @@ import streamlit as st
 
 from app import choose, stream
 from app.cell_picture import cell_picture
+from app.forms import in_rows
 from app.lecture import reasons as reason_component
 from app.live import ending
 from app.trying import perturbation
@@ -172,9 +173,12 @@ def lab(run: Recorded, step: int) -> None:
     )
     at = readings(run.space, run.steps[run.index(step)])
     reference = derive_by(run.space, at)
-    columns = st.columns(2)
-    for i, (name, rule) in enumerate(RULES.items()):
-        with columns[i % 2].container(border=True):
+    for name, column in in_rows([*RULES, PERTURBATION], 2):
+        with column.container(border=True):
+            if name == PERTURBATION:
+                by_perturbation(run, step, reference)
+                continue
+            rule = RULES[name]
             st.markdown(f"#### {rule.title}")
             st.caption(f"{rule.doc} Source: {rule.source}.")
             try:
@@ -190,11 +194,14 @@ def lab(run: Recorded, step: int) -> None:
                 st.caption("No operation weighs that much, so nothing is left: lower the threshold.")
                 continue
             cell_picture(genotype, f"lab-{name}")
-    with columns[len(RULES) % 2].container(border=True):
-        reader = stream.feed(run.name).reader
-        ended = [event["epoch"] + 1 for event in run.events if event["type"] == "epoch" and event["step"] <= step]
-        searched = run.method != EVALUATE and not catalogue()["strategies"].get(run.method, {}).get("baseline", True)
-        perturbation(reader, max(ended, default=0), searched, lambda cell: against(reference, cell, PERTURBATION))
+
+
+def by_perturbation(run: Recorded, step: int, reference: Genotype) -> None:
+    """The rule that needs a supernet, asked of the last checkpoint until `step`."""
+    ended = [event["epoch"] + 1 for event in run.events if event["type"] == "epoch" and event["step"] <= step]
+    searched = run.method != EVALUATE and not catalogue()["strategies"].get(run.method, {}).get("baseline", True)
+    reader = stream.feed(run.name).reader
+    perturbation(reader, max(ended, default=0), searched, lambda cell: against(reference, cell, PERTURBATION))
 
 
 def against(reference: Genotype, genotype: Genotype, name: str) -> str:

@@ -6,21 +6,21 @@ their order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import streamlit as st
 
 from app import choose, stream
 from app.board import board, build_board_data
+from app.forms import in_rows
 from app.notebooks import Notebook, notebooks
 from darts_core.errors import BadInput
 
 SAMPLE = "collapsing"  # the tour looks at this recorded search
 PARTS = ("Tour", "Lessons", "Notebooks")
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -203,12 +203,6 @@ def tour() -> None:
     board(data, key="tour-board")
 
 
-def in_rows(items: Sequence[Item], wide: int) -> Iterator[tuple[Item, Any]]:
-    """Each item with the column it belongs in, `wide` of them in a row."""
-    for first in range(0, len(items), wide):
-        yield from zip(items[first : first + wide], st.columns(wide), strict=False)
-
-
 def lessons() -> None:
     for lesson, column in in_rows(LESSONS, 3):
         with column.container(border=True, height="stretch"):
@@ -230,7 +224,7 @@ def shelf(found: list[Notebook]) -> None:
             st.markdown(f"##### {notebook.title}")
             st.markdown(notebook.promise)
             st.code(f"jupyter lab notebooks/{notebook.name}.ipynb", language=None, wrap_lines=True)
-            with st.container(horizontal=True, gap="small"):
+            with st.container(horizontal=True, gap="small", vertical_alignment="center"):
                 if st.button("Read it here", icon=":material/menu_book:", key=f"read-{notebook.name}"):
                     st.query_params["notebook"] = notebook.name
                     st.rerun()

@@ -155,7 +155,11 @@ def panel(run: runs.Summary, info: Mapping[str, Any] | None) -> None:
     with right:
         if info is not None:
             st.markdown("#### Make it again")
-            st.caption("The same search with the same orders, compared number by number; below, the search alone.")
+            st.caption(
+                "A branch needs its parent, and makes no orders that were given later."
+                if info["parent"]
+                else "The same search with the same orders, compared number by number; below, the search alone."
+            )
             again = f"python -m darts_core repeat {run.name} --runs {shlex.quote(str(ROOT))}\n"
             st.code(("" if info["parent"] else again) + reproduction(info), language=None, wrap_lines=True)
             last_cell(run.name)

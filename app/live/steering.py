@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import stream
 from app.choose import trouble
-from app.forms import ask
+from app.forms import ask, in_rows
 from app.words import escaped
 from darts_core import runs
 from darts_core.config import steerable
@@ -124,9 +124,8 @@ def steer(name: str, strategy: str, config: Mapping[str, Any]) -> None:
         "To pin, ban or reset an operation, choose an edge in the picture."
     )
     with st.form(f"steer-{name}", border=False):
-        columns = st.columns(2)
-        said = {key: columns[i % 2].container() for i, key in enumerate(settings)}
-        for key, place in said.items():
+        said: dict[str, Any] = {}
+        for key, place in in_rows(list(settings), 2):
             with place:
                 said[key] = ask(settings[key], shown.get(key, settings[key].default), f"steer-{name}-{key}")
         if st.form_submit_button("Apply", type="primary"):
