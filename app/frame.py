@@ -25,6 +25,9 @@ CSS = """
 @container drawing (min-width: 520.1px) {
   [data-testid="stLayoutWrapper"]:has(> [class*="st-key-cell-upright-"]) { display: none; }
 }
+[data-testid="stLayoutWrapper"]:has(> .st-key-cost-and-start) {
+  position: sticky; top: 0; z-index: 5; padding: 0.4rem 0; background: var(--st-secondary-background-color, #f3f3f8);
+}
 [data-testid="stPopoverBody"]:focus { outline: none; }
 .darts-lost {
   position: fixed; inset: auto 0 0; z-index: 1000000; padding: 0.7rem 1.2rem; text-align: center;

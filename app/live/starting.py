@@ -114,7 +114,7 @@ def all_settings(chosen: str, seen: bool, given: Mapping[str, Any]) -> None:
     strategy, parts = method_form.choose(values, chosen)
     own = method_form.space_of_file(chosen)
     options = {k: s for k, s in settings_of(strategy, parts).items() if k not in ("strategy", "parts")}
-    above = st.container()  # cost and start stand above the fields that they follow from
+    above = st.container(key="cost-and-start")  # above the fields that they follow from, and in sight: see frame.py
     said = ask_all(options, values, chosen, {"dataset": catalogue()["datasets"]}, own)
     try:
         if said["space"] == OWN:
