@@ -26,7 +26,7 @@ CSS = """
   [data-testid="stLayoutWrapper"]:has(> [class*="st-key-cell-upright-"]) { display: none; }
 }
 [data-testid="stLayoutWrapper"]:has(> .st-key-cost-and-start) {
-  position: sticky; top: 0; z-index: 5; padding: 0.4rem 0; background: light-dark(#f3f3f8, #1b1f2a);  /* the sidebar of .streamlit/config.toml */
+  position: sticky; top: 0; z-index: 5; padding: 0.4rem 0; background: light-dark(#f3f3f8, #1b1f2a);
 }
 [data-testid="stPopoverBody"]:focus { outline: none; }
 .darts-lost {
