@@ -103,7 +103,7 @@ def curves(found: Sequence[Recorded], styles: Mapping[str, tuple[str, str]], ali
         if band is not None:
             bands.append(Line(band, styles[names[0]][0]))
     if bands:
-        title = "Rank of the cell derived now, within the seeds' noise"
+        title = "Rank of the cell derived now, as a band"
         said = f"{title}, of {', '.join(by_name)} over {AXES[align]}"
         figure = ranks(title, bands, AXES[align])
         columns[drawn % 2].plotly_chart(figure, key="curve-rank", config={"displayModeBar": False}, alt=said)

@@ -194,7 +194,7 @@ MEASURES: Mapping[str, str] = {
     "skip": "Skip share of all edges",
     "entropy": "Entropy of the weights (nats)",
     "eigenvalue": "Dominant eigenvalue",
-    "truth_accuracy": "Exact accuracy of the cell derived now (test images)",
+    "truth_accuracy": "Exact test accuracy of the derived cell",
 }
 
 

@@ -218,7 +218,7 @@ def comparison(title: str, lines: Sequence[Line], bands: Sequence[Line], axis: s
         "layout": {
             "title": {"text": title, "font": {"size": 15}},
             "xaxis": {"title": {"text": axis}},
-            "yaxis": {"tickformat": ".0%"} if percent else {},
+            "yaxis": {"tickformat": ".2~%"} if percent else {},
             "legend": {"orientation": "h", "yanchor": "top", "y": -0.22, "x": 0},
             "margin": {"l": 52, "r": 12, "t": 40, "b": 40},
             "height": 330,
