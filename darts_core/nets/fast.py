@@ -32,7 +32,7 @@ from darts_core import ops
 from darts_core.mix import EDGE, Mix
 from darts_core.nets import weighted
 from darts_core.nets.mixed import MixedCell, Supernet, passed_by
-from darts_core.nets.separable import Form, Repeats, Separable, pointwise, repeated
+from darts_core.nets.separable import DENSE_AT_MOST, Form, Repeats, Separable, pointwise, repeated, turned
 from darts_core.nets.weighted import Layout, WeightedNorms
 from darts_core.space import CellSpec, SearchSpace
 
@@ -79,6 +79,30 @@ class Dilated(torch.autograd.Function):
                 grad, x, weight, None, [1, 1], *around, False, [0, 0], x.shape[1], [False, True, False]
             )[1]
         return image, kernel, None, None
+
+
+class Pointwise(torch.autograd.Function):
+    """Grouped 1x1 convolution, weight (G*O, C, 1, 1): (N, G*C, H, W) -> (N, G*O, H, W); its input gradient is one too.
+
+    The library's second derivatives hold those of the weight, wanted or not, and compute them group by group.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, groups: int) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(x, weight)
+        ctx.groups = groups
+        return F.conv2d(x, weight, groups=groups)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,), (x, weight), groups = grads, ctx.saved_tensors, ctx.groups
+        image = kernel = None
+        if ctx.needs_input_grad[0]:
+            image = F.conv2d(grad, turned(weight, groups), groups=groups)
+        if ctx.needs_input_grad[1]:
+            plain = [1, 1], [0, 0], [1, 1], False, [0, 0], groups
+            kernel = torch.ops.aten.convolution_backward(grad, x, weight, None, *plain, [False, True, False])[1]
+        return image, kernel, None
 
 
 class Normalised(torch.autograd.Function):
@@ -142,6 +166,13 @@ def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int, twice: bool
     if stride == 1 and (dilation > 1 or twice) and x.device.type == "cpu":
         return Dilated.apply(x, weight.to(x.dtype), padding, dilation)  # type: ignore[no-any-return]  # or bfloat16
     return F.conv2d(x, weight, None, stride, padding, dilation, groups=x.shape[1])
+
+
+def within(x: Tensor, weight: Tensor, groups: int, twice: bool = True) -> Tensor:
+    """1x1 convolution within each group, as many channels as before; `twice` as in `depthwise`."""
+    if twice and x.shape[1] > DENSE_AT_MOST:
+        return Pointwise.apply(x, weight.to(x.dtype), groups)  # type: ignore[no-any-return]
+    return pointwise(x, weight, groups)
 
 
 class Fan(nn.Module):
@@ -277,10 +308,10 @@ class Fan(nn.Module):
         if count not in relus:
             relus[count] = repeated(relus[1], count)
         y = depthwise(relus[count], stacks["1"], self.stride, dilation, self.twice)  # type: ignore[index]
-        y = pointwise(y, stacks["2"], count)  # type: ignore[index]
+        y = within(y, stacks["2"], count, self.twice)  # type: ignore[index]
         if twice:
             y = depthwise(F.relu(self._normalised(y)), stacks["5"], 1, 1, self.twice)  # type: ignore[index]
-            y = pointwise(y, stacks["6"], count)  # type: ignore[index]
+            y = within(y, stacks["6"], count, self.twice)  # type: ignore[index]
         return _spread(finish(y), count)
 
     def _normalised(self, x: Tensor, scale: Tensor | None = None) -> Tensor:

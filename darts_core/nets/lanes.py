@@ -24,8 +24,8 @@ from torch.func import functional_call
 from darts_core import ops
 from darts_core.mix import Mix
 from darts_core.nets.compiled import LARGEST, CompiledSupernet, NetsCall
-from darts_core.nets.fast import DILATION, Fan, FastCell, FastSupernet, depthwise, normalised
-from darts_core.nets.separable import Form, Separable, composed, pointwise, repeated
+from darts_core.nets.fast import DILATION, Fan, FastCell, FastSupernet, Pointwise, depthwise, normalised, within
+from darts_core.nets.separable import Form, Separable, composed, repeated
 
 Weights = Mapping[str, Tensor]
 # (weights, images, mix) of each lane -> the logits (lanes, N, classes)
@@ -108,7 +108,10 @@ class Grouped:
         """ReLU, 1x1 convolution and batch norm, or a factorised reduction."""
         if isinstance(module, ops.FactorizedReduce):
             return _image(self._reduced(F.relu(x), own(f"{name}.conv_1.weight"), own(f"{name}.conv_2.weight"), 1))
-        return ops.batch_statistics(F.conv2d(F.relu(x), own(f"{name}.1.weight"), groups=self.lanes))
+        relu, weight = F.relu(x), own(f"{name}.1.weight")
+        if self.twice:
+            return normalised(Pointwise.apply(relu, weight, self.lanes))  # type: ignore[arg-type]
+        return ops.batch_statistics(F.conv2d(relu, weight, groups=self.lanes))
 
     def _fan(self, fan: Fan, own: Callable[[str], Tensor], x: Tensor, rows: Tensor) -> Tensor:
         """As `Fan.forward`: (N, H', W', lanes, edges of the fan, C)."""
@@ -171,7 +174,7 @@ def _separable(x: Tensor, depth: Tensor, point: Tensor, form: Form) -> Tensor:
     """What `Separable` computes, out of parts whose second derivatives are cheap."""
     seen = F.relu(normalised(x)) if form.normed else x
     seen = repeated(seen, depth.shape[0] // x.shape[1], form.lanes)
-    return pointwise(depthwise(seen, depth, form.stride, form.dilation), point, form.groups)
+    return within(depthwise(seen, depth, form.stride, form.dilation), point, form.groups)
 
 
 def _image(y: Tensor) -> Tensor:

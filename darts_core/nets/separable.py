@@ -223,8 +223,12 @@ def _pointwise_back(grad: Tensor, weight: Tensor, groups: int) -> Tensor:
     K = grad.shape[1]
     if K <= DENSE_AT_MOST:
         return torch.matmul(grad.permute(0, 2, 3, 1), _blocks(weight, groups)).permute(0, 3, 1, 2)
-    turned = weight.view(groups, K // groups, K // groups).transpose(1, 2).reshape(weight.shape)
-    return F.conv2d(grad, turned, groups=groups)
+    return F.conv2d(grad, turned(weight, groups), groups=groups)
+
+
+def turned(weight: Tensor, groups: int) -> Tensor:
+    """The weight of a grouped 1x1 convolution, (G*O, C, 1, 1), with each group's matrix transposed: (G*C, O, 1, 1)."""
+    return weight.view(groups, -1, weight.shape[1]).transpose(1, 2).reshape(-1, weight.shape[0] // groups, 1, 1)
 
 
 def _pointwise_gradient(grad: Tensor, y: Tensor, weight: Tensor, groups: int) -> Tensor:
