@@ -3,6 +3,7 @@
     python benchmarks/search_step.py                       # the table, every size that fits in a few minutes
     python benchmarks/search_step.py --size t8 --size t16 --json
     python benchmarks/search_step.py --size paper64 --repeats 1 --no-second
+    python benchmarks/search_step.py --size all --repeats 1     # every size, some fifteen minutes of a quiet core
     python benchmarks/search_step.py --device cuda         # the table of a GPU: paper64 and paper16
 
 Steps: `w` is a weight step (forward, backward, clip, SGD); `first` a first-order step of the alphas and then w;
@@ -221,14 +222,19 @@ def seconds_of(step: Callable[[], None], device: str) -> float:
 def measure(
     size: Size, backends: list[str], steps: list[str], repeats: int, device: str = "cpu"
 ) -> dict[str, dict[str, list[float]]]:
-    """backend -> step -> seconds of each turn; the backends take turns, after some that do not count."""
+    """backend -> step -> seconds of each turn; the backends take turns, after some that do not count.
+
+    On the CPU a weight step is warm-up enough: it chooses the library's kernels for all shapes. On a GPU each step
+    is captured first.
+    """
     made = {backend: steps_of(size, backend, device) for backend in backends}
     seconds: dict[str, dict[str, list[float]]] = {b: {s: [] for s in steps} for b in backends}
     for turn in range(repeats + WARM_UPS[device]):
-        for step in steps:
+        warming = turn < WARM_UPS[device]
+        for step in steps[:1] if warming and device == "cpu" else steps:
             for backend in backends:
                 took = seconds_of(made[backend][step], device)
-                if turn >= WARM_UPS[device]:
+                if not warming:
                     seconds[backend][step].append(took)
     return seconds
 
@@ -275,7 +281,7 @@ def main() -> None:
     parser.add_argument(
         "--size",
         action="append",
-        choices=list(SIZES),
+        choices=[*SIZES, "all"],
         help="default: t8, t16 and paper16; on a GPU paper64 and paper16",
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -293,6 +299,7 @@ def main() -> None:
         raise SystemExit("benchmark: device: torch finds no NVIDIA GPU here; run it on a machine with one")
     torch.backends.cudnn.benchmark = True  # as the original does; shapes are the same in every step
     names = asked.size or (["paper64", "paper16"] if cuda else ["t8", "t16", "paper16"])
+    names = list(SIZES) if "all" in names else names
     if asked.memory_of:
         print(weigh(SIZES[names[0]], asked.memory_of, asked.device))
         return
