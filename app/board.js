@@ -4,8 +4,8 @@
    binary block, then server-sent events; records lie in one growing typed array, nothing is kept as an object per step.
    The ribbons move on every animation frame, the charts at most every 450 ms and one per frame.
 
-   app/board.py puts five files together, in this order, as one module: darts_core/view/ribbon.js (mountRibbon),
-   board_data.js, board_charts.js, board_panels.js and this one. */
+   app/board.py puts files together, in this order, as one module: darts_core/view/ribbon.js (mountRibbon),
+   board_data.js, board_charts.js, board_panels.js, board_edges.js, board_outcome.js and this one. */
 
 const RETRY = 1000; // milliseconds before the next try to connect
 const LOOK_AGAIN = 3000; // the same for a run that failed or was stopped: somebody may resume it

@@ -192,7 +192,8 @@ def board_js() -> str:
     """What the browser loads as one module: the ribbon drawing, then the parts of the board."""
     parts = [
         VIEW / "ribbon.js",
-        *(HERE / f"{name}.js" for name in ("board_data", "board_charts", "board_panels", "board")),
+        *(HERE / f"board_{part}.js" for part in ("data", "charts", "panels", "edges", "outcome")),
+        HERE / "board.js",
     ]
     return "\n".join(part.read_text("utf-8") for part in parts)
 

@@ -68,26 +68,29 @@ ORDERS = (  # label, icon, order, states in which it makes sense, what it does; 
 )
 
 
+def order(label: str, icon: str, key: str, run: str, kind: str, **look: Any) -> None:
+    """A button that sends an order, before the page is drawn anew: a click while the page changes is not lost so."""
+    st.button(label, icon=f":material/{icon}:", key=key, on_click=send, args=(run, kind), **look)
+
+
 @st.fragment
 def controls(name: str, state: str, trains: bool) -> None:
     """Buttons for the orders that a search in this state takes. `trains`: it is over, and its cell is being trained."""
     with st.container(horizontal=True, gap="small"):
         if trains:
             does = "The search is over; its cell is being trained to see what it is worth. Ends now with what is known."
-            if st.button("Skip the training", icon=":material/skip_next:", key="skip", help=does):
-                send(name, "stop")
+            order("Skip the training", "skip_next", "skip", name, "stop", help=does)
             return
         for label, icon, kind, states, does in ORDERS:
             with st.container(width="content"):  # there in every state: an open "Stop" behind them stays open
-                if state in states and st.button(label, icon=f":material/{icon}:", key=f"order-{kind}", help=does):
-                    send(name, kind)
+                if state in states:
+                    order(label, icon, f"order-{kind}", name, kind, help=does)
         with st.popover("Stop", icon=":material/stop:"):
             st.write(
                 "Stop this search? It derives its cell from where it is now and cannot go on afterwards. What that "
                 "cell is worth is not measured then; Train this cell does that."
             )
-            if st.button("Stop it", type="primary", key="stop"):
-                send(name, "stop")
+            order("Stop it", "stop", "stop", name, "stop", type="primary")
 
 
 @st.fragment

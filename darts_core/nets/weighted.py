@@ -78,7 +78,7 @@ def forward(weights: Tensor, layout: Layout, maps: Sequence[Tensor]) -> tuple[Te
     for k, (y, factor) in enumerate(zip(maps, factors.unbind(), strict=True)):
         y = y.view(rows, -1, channels)
         total = total.addcmul_(y, factor) if k else torch.addcmul(total, y, factor)
-    return total.view(rows, width).to(given), Sums(mean.view(-1, width), inverse.view(-1, width))
+    return total.reshape(rows, width).to(given), Sums(mean.view(-1, width), inverse.view(-1, width))
 
 
 def backward(
