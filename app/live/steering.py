@@ -68,9 +68,9 @@ ORDERS = (  # label, icon, order, states in which it makes sense, what it does; 
 )
 
 
-def order(label: str, icon: str, key: str, run: str, kind: str, **look: Any) -> None:
+def order(label: str, key: str, run: str, kind: str, **look: Any) -> None:
     """A button that sends an order, before the page is drawn anew: a click while the page changes is not lost so."""
-    st.button(label, icon=f":material/{icon}:", key=key, on_click=send, args=(run, kind), **look)
+    st.button(label, key=key, on_click=send, args=(run, kind), **look)
 
 
 @st.fragment
@@ -79,18 +79,18 @@ def controls(name: str, state: str, trains: bool) -> None:
     with st.container(horizontal=True, gap="small"):
         if trains:
             does = "The search is over; its cell is being trained to see what it is worth. Ends now with what is known."
-            order("Skip the training", "skip_next", "skip", name, "stop", help=does)
+            order("Skip the training", "skip", name, "stop", icon=":material/skip_next:", help=does)
             return
         for label, icon, kind, states, does in ORDERS:
             with st.container(width="content"):  # there in every state: an open "Stop" behind them stays open
                 if state in states:
-                    order(label, icon, f"order-{kind}", name, kind, help=does)
+                    order(label, f"order-{kind}", name, kind, icon=f":material/{icon}:", help=does)
         with st.popover("Stop", icon=":material/stop:"):
             st.write(
                 "Stop this search? It derives its cell from where it is now and cannot go on afterwards. What that "
                 "cell is worth is not measured then; Train this cell does that."
             )
-            order("Stop it", "stop", "stop", name, "stop", type="primary")
+            order("Stop it", "stop", name, "stop", type="primary")
 
 
 @st.fragment
